@@ -1,0 +1,58 @@
+# Everything runs in .venv, which the first command builds.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OVERLAY := .overlay
+# Tests of what the host libraries touch; the op itself knows none of them.
+HOST_TESTS := tests/compat tests/layers tests/configs tests/runtime tests/evaluation \
+	tests/tools
+
+.PHONY: help install quickstart test test-openmmlab lint format clean
+
+help:
+	@echo 'make quickstart      train and evaluate a small GN Mask R-CNN on shapes (CPU)'
+	@echo 'make test            all tests this machine can run'
+	@echo 'make test-openmmlab  the tests against the original OpenMMLab releases'
+	@echo 'make lint            ruff check and ruff format --check'
+	@echo 'make install         only build .venv'
+	@echo 'make clean           remove .venv, the overlay, generated data and results'
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -r requirements.txt
+	$(BIN)/python -m pip install --no-deps -e .
+	touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+# The original releases own the import names of the OneDL ones. They lie in a folder of
+# their own which PYTHONPATH puts first, so that no second torch is needed.
+$(OVERLAY)/.installed: $(VENV)/.installed
+	rm -rf $(OVERLAY)
+	$(BIN)/python -m pip install --no-deps --target $(OVERLAY) \
+		mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 'setuptools<82'
+	touch $@
+
+quickstart: $(VENV)/.installed
+	$(BIN)/python tools/quickstart.py
+
+test: $(VENV)/.dev-installed
+	$(BIN)/python -m pytest
+
+test-openmmlab: $(VENV)/.dev-installed $(OVERLAY)/.installed
+	PYTHONPATH=$(CURDIR)/$(OVERLAY) $(BIN)/python -m pytest $(HOST_TESTS)
+
+lint: $(VENV)/.dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(OVERLAY) data/shapes work_dirs/quickstart

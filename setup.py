@@ -1,0 +1,51 @@
+"""Packaging of gn_det; the tools' settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def read_version() -> str:
+    scope: dict[str, str] = {}
+    exec((HERE / 'gn_det' / 'version.py').read_text(), scope)
+    return scope['__version__']
+
+
+setup(
+    name='gn_det',
+    version=read_version(),
+    description='Group Normalization for detection: a plugin and config zoo for '
+    'MMDetection',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['gn_det', 'gn_det.*']),
+    python_requires='>=3.10',
+    install_requires=[
+        'torch>=2.6',
+        'torchvision>=0.21',
+        'numpy',
+        'pycocotools',
+        'matplotlib',
+        'tqdm',
+        'rich',
+    ],
+    # The two families install the same import names (mmengine, mmcv, mmdet), so an
+    # environment holds one of them and the user says which.
+    extras_require={
+        'onedl': [
+            'onedl-mmengine>=0.10.12',
+            'onedl-mmcv>=2.3.6',
+            'onedl-mmdetection>=3.5.1',
+        ],
+        'openmmlab': [
+            'mmengine>=0.10.7',
+            'mmcv-lite>=2.1.0,<2.2.0',
+            'mmdet>=3.3.0',
+            # mmengine 0.10.7 imports pkg_resources, which setuptools 82 dropped.
+            'setuptools<82',
+        ],
+    },
+)
