@@ -1,0 +1,109 @@
+"""`mmcv._ext` for an mmcv without compiled operators, on top of torchvision.
+
+mmcv's Python layers reach their operators through the extension module `mmcv._ext`,
+which the plain packages (onedl-mmcv, mmcv-lite) do not carry; without it nothing under
+`mmcv.ops`, and so no detector of mmdet, can be imported. `install()` offers a module of
+that name which holds the operators of `gn_det.compat.operators`. For every other
+operator it holds a function that raises `NotImplementedError` when called, so that all
+of `mmcv.ops` can be imported.
+
+A compiled mmcv wins: the finder stands last on `sys.meta_path`, hence Python asks it
+only after every other finder has found no `mmcv._ext`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+__all__ = ['install', 'is_substitute']
+
+_MODULE = 'mmcv._ext'
+_BUILD_GUIDE = (
+    'https://onedl-mmcv.readthedocs.io/en/latest/get_started/installation.html'
+)
+# Missing operators that have an equivalent elsewhere, by the start of their name.
+_EQUIVALENTS = {
+    'sigmoid_focal_loss': 'torchvision.ops.sigmoid_focal_loss',
+    'ms_deform_attn': (
+        'mmcv.ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch'
+    ),
+    'bbox_overlaps': 'torchvision.ops.box_iou',
+    'sync_bn': 'torch.nn.SyncBatchNorm',
+}
+
+
+def install() -> None:
+    """Offer the substitute wherever Python finds no other `mmcv._ext`.
+
+    Imports neither mmcv nor torchvision, and may be called any number of times.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
+
+
+def is_substitute() -> bool:
+    """Whether `mmcv._ext` is this substitute, or would be if it were imported now.
+
+    Imports mmcv to find out; False where there is no mmcv, where its operators are
+    compiled, and before `install()`.
+    """
+    try:
+        spec = importlib.util.find_spec(_MODULE)
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and isinstance(spec.loader, _Loader)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Answers for `mmcv._ext` alone."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if fullname != _MODULE:
+            return None
+        return ModuleSpec(fullname, _Loader(), origin=__name__)
+
+
+class _Loader(importlib.abc.Loader):
+    """Fills the module when it is first imported."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Not at the top: torchvision is not needed where mmcv is compiled.
+        from gn_det.compat.operators import OPERATORS
+
+        module.__doc__ = __doc__
+        vars(module).update(OPERATORS)
+        # The module's own `__getattr__` (PEP 562) answers for the names left.
+        module.__getattr__ = _missing_operator
+
+
+@functools.cache
+def _missing_operator(name: str) -> Callable:
+    # No operator starts with an underscore, but Python and its tools ask a module for
+    # many names that do (`__path__`, `_repr_html_`) and must learn that it has none.
+    if name.startswith('_'):
+        raise AttributeError(f'module {_MODULE!r} has no attribute {name!r}')
+    remedy = f'install an mmcv built with its compiled operators ({_BUILD_GUIDE})'
+    for start, equivalent in _EQUIVALENTS.items():
+        if name.startswith(start):
+            remedy += f', or use {equivalent}'
+    message = (
+        f'the mmcv operator {name!r} is not among those gn_det supplies on top of '
+        f'torchvision: {remedy}.'
+    )
+
+    def missing(*args: object, **kwargs: object) -> None:
+        raise NotImplementedError(message)
+
+    missing.__name__ = missing.__qualname__ = name
+    return missing
