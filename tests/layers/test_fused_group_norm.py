@@ -1,0 +1,145 @@
+"""The layer against the hosts' contract: registry, names, decay, initialisers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule, build_norm_layer, is_norm
+from mmengine.model import BaseModule, ConstantInit, initialize
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import MODELS
+from torch import nn
+from torch.nn import functional as F
+
+from gn_det import FusedGroupNorm
+
+NORM_CFG = dict(type='FusedGN', num_groups=4)
+
+
+def random_affine(layer: nn.GroupNorm) -> None:
+    """Replace 1 and 0, which would hide a channel read from the wrong place."""
+    nn.init.normal_(layer.weight, mean=1.0)
+    nn.init.normal_(layer.bias)
+
+
+def test_registered_in_the_root_registry():
+    assert MODELS.get('FusedGN') is FusedGroupNorm
+
+
+def test_build_norm_layer_gives_the_name_checkpoints_have():
+    name, layer = build_norm_layer(NORM_CFG, 16, postfix=1)
+    assert name == 'gn1'
+    assert type(layer) is FusedGroupNorm
+    assert (layer.num_channels, layer.num_groups, layer.eps) == (16, 4, 1e-5)
+
+
+def test_build_norm_layer_can_freeze_it():
+    _, layer = build_norm_layer(dict(NORM_CFG, requires_grad=False), 16)
+    assert not any(p.requires_grad for p in layer.parameters())
+
+
+def test_conv_module_keeps_the_state_dict_of_a_stock_model():
+    fused = ConvModule(3, 16, 3, norm_cfg=NORM_CFG)
+    stock = ConvModule(3, 16, 3, norm_cfg=dict(type='GN', num_groups=4))
+    assert list(fused.state_dict()) == ['conv.weight', 'gn.weight', 'gn.bias']
+    random_affine(stock.gn)
+    fused.load_state_dict(stock.state_dict(), strict=True)
+    x = torch.randn(2, 3, 9, 7)
+    torch.testing.assert_close(fused(x), stock(x))
+
+
+@pytest.mark.parametrize('activation', [None, 'relu'])
+@pytest.mark.parametrize('with_residual', [False, True])
+def test_formula_and_gradients(activation, with_residual):
+    layer = FusedGroupNorm(12, 3, activation=activation)
+    random_affine(layer)
+    x = torch.randn(2, 12, 5, 7, requires_grad=True)
+    r = torch.randn(2, 12, 5, 7, requires_grad=True) if with_residual else None
+    dy = torch.randn(2, 12, 5, 7)
+
+    want = F.group_norm(x, 3, layer.weight, layer.bias)
+    want = want if r is None else want + r
+    want = want if activation is None else want.relu()
+    got = layer(x, r)
+    torch.testing.assert_close(got, want)
+
+    leaves = [x, layer.weight, layer.bias, *([] if r is None else [r])]
+    for one, two in zip(
+        torch.autograd.grad(got, leaves, dy),
+        torch.autograd.grad(want, leaves, dy),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_counts_as_a_norm():
+    layer = FusedGroupNorm(8, 2)
+    assert is_norm(layer)
+    assert FusedGroupNorm.__bases__ == (nn.GroupNorm,)
+
+
+def test_weight_decay_rule_for_norms_applies():
+    model = ConvModule(3, 16, 3, norm_cfg=NORM_CFG)
+    constructor = DefaultOptimWrapperConstructor(
+        optim_wrapper_cfg=dict(optimizer=dict(type='SGD', lr=0.1, weight_decay=0.01)),
+        paramwise_cfg=dict(norm_decay_mult=0.0),
+    )
+    decay = {
+        id(parameter): group['weight_decay']
+        for group in constructor(model).optimizer.param_groups
+        for parameter in group['params']
+    }
+    assert decay[id(model.conv.weight)] == 0.01
+    assert decay[id(model.gn.weight)] == 0.0
+    assert decay[id(model.gn.bias)] == 0.0
+
+
+@pytest.mark.parametrize('name', ['GroupNorm', 'FusedGroupNorm'])
+def test_initialisers_reach_it_by_either_name(name):
+    class Holder(BaseModule):
+        def __init__(self):
+            super().__init__()
+            self.norm = FusedGroupNorm(8, 2)
+
+    model = Holder()
+    initialize(model, dict(type='Constant', layer=[name], val=0.25, bias=0.5))
+    assert torch.equal(model.norm.weight, torch.full((8,), 0.25))
+    assert torch.equal(model.norm.bias, torch.full((8,), 0.5))
+    ConstantInit(val=2.0, layer=name)(model)
+    assert torch.equal(model.norm.weight, torch.full((8,), 2.0))
+
+
+def test_missing_num_groups_names_the_argument():
+    with pytest.raises(ValueError, match=r'FusedGN: num_groups is missing'):
+        build_norm_layer(dict(type='FusedGN'), 16)
+
+
+def test_indivisible_channels_names_both_numbers():
+    with pytest.raises(ValueError, match=r'num_groups=32 does not divide the 48'):
+        build_norm_layer(dict(type='FusedGN', num_groups=32), 48)
+
+
+@pytest.mark.parametrize('num_groups', [0, -4])
+def test_num_groups_must_be_positive(num_groups):
+    with pytest.raises(ValueError, match='num_groups must be a positive number'):
+        FusedGroupNorm(16, num_groups)
+
+
+def test_unknown_activation():
+    with pytest.raises(ValueError, match="activation must be None or 'relu'"):
+        FusedGroupNorm(16, 4, activation='gelu')
+
+
+def test_no_affine_copy_and_repr():
+    layer = FusedGroupNorm(8, 2, affine=False, activation='relu')
+    assert not layer.state_dict()
+    twin = copy.deepcopy(layer)
+    x = torch.randn(2, 8, 3)
+    torch.testing.assert_close(twin(x), F.group_norm(x, 2).relu())
+    assert 'activation=relu' in repr(layer)
+
+
+def test_empty_batch():
+    assert FusedGroupNorm(8, 2)(torch.empty(0, 8, 14, 14)).shape == (0, 8, 14, 14)
