@@ -1,0 +1,46 @@
+"""The flags `tools/train.py` and `tools/test.py` share, as mmdet's tools have them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+from gn_det.runtime.errors import UserError
+
+
+class CfgOptions(DictAction):
+    """mmengine's `KEY=VALUE` pairs; a word without `=` is the user's mistake."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for pair in values:
+            if '=' not in pair:
+                raise UserError(f'{option_string}: expected KEY=VALUE, got {pair!r}')
+        super().__call__(parser, namespace, values, option_string)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--work-dir`, `--cfg-options`, `--launcher` and `--local_rank`."""
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and results')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='override settings of the config; lists as key="[a,b]" or key=a,b. '
+        'data_root=PATH moves the data of all dataloaders and evaluators',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed run were started',
+    )
+    # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def export_local_rank(args: argparse.Namespace) -> None:
+    """Give mmengine the local rank where it looks for it."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

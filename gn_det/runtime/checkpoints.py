@@ -1,0 +1,154 @@
+"""Checkpoints that are never half a file, and never silently the wrong one."""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+
+from gn_det.compat import checkpoint_globals
+from gn_det.runtime.errors import UserError
+
+_NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
+
+
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local files, written beside their place and then renamed.
+
+    A process killed while it saves leaves the previous file, or none, under the name
+    the next run looks for.
+    """
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes to `filepath`, making its folder if there is none."""
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f'{path.name}.partial-{os.getpid()}')
+        try:
+            with open(partial, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def save_checkpoints_atomically() -> None:
+    """Let mmengine write local files through `AtomicLocalBackend` from now on."""
+    register_backend('local', AtomicLocalBackend, force=True, prefixes='')
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a file that `torch.save` wrote is complete and undamaged.
+
+    Such a file is a zip archive: its directory stands at the end, so a file cut short
+    has none, and every member carries a checksum.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def find_resume_checkpoint(work_dir: str | Path) -> str | None:
+    """The newest whole checkpoint of a training run, or None if there is none.
+
+    mmengine's note `last_checkpoint` comes first; where the file it names is missing or
+    damaged, the numbered checkpoints follow from the newest down.
+    """
+    work_dir = Path(work_dir)
+    candidates = sorted(
+        (path for path in work_dir.glob('*.pth') if _NUMBERED.fullmatch(path.name)),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    note = work_dir / 'last_checkpoint'
+    if note.is_file() and (noted := note.read_text().strip()):
+        candidates.insert(0, Path(noted))
+    for path in dict.fromkeys(candidates):
+        if is_whole(path):
+            return str(path)
+        if path.exists():
+            print_log(f'{path} is cut short or damaged; not resuming from it')
+    return None
+
+
+def load_state_dict(path: str) -> Mapping[str, torch.Tensor]:
+    """The weights of a checkpoint file or address, on the CPU.
+
+    Raises:
+        UserError: if there is no such file, or it is not a torch checkpoint, or it
+            holds more than weights and plain values (nothing in it is run).
+    """
+    is_local = '://' not in path
+    if is_local and not os.path.isfile(path):
+        raise UserError(f'checkpoint not found: {os.path.abspath(path)}')
+    try:
+        # Not mmengine's loader for a file: the OneDL fork's retries with full rights.
+        content = (
+            checkpoint_globals.load(path)
+            if is_local
+            else CheckpointLoader.load_checkpoint(path, map_location='cpu')
+        )
+    # A file of something else can make the unpickler raise anything at all.
+    except Exception as error:
+        raise UserError(
+            f'{path} is not a checkpoint that torch can read with weights_only: '
+            f'{(str(error) or type(error).__name__).splitlines()[0]}'
+        ) from error
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise UserError(f'{path} holds no state_dict of tensors')
+    return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def check_fit(model: torch.nn.Module, path: str) -> None:
+    """Check that a checkpoint holds exactly the weights of a model.
+
+    Raises:
+        UserError: naming how many tensors are missing, left over, or of another shape,
+            with the first of each.
+    """
+    wanted = {name.removeprefix('module.'): v for name, v in model.state_dict().items()}
+    given = load_state_dict(path)
+    # torch adds this counter to Batch Norm when an older file lacks it.
+    missing = [
+        name
+        for name in wanted
+        if name not in given and not name.endswith('num_batches_tracked')
+    ]
+    left_over = [name for name in given if name not in wanted]
+    reshaped = [
+        f'{name} ({tuple(given[name].shape)} in the file, '
+        f'{tuple(wanted[name].shape)} in the model)'
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    problems = [
+        f'{len(names)} {what} ({_first(names)})'
+        for what, names in (
+            ('missing', missing),
+            ('left over', left_over),
+            ('of another shape', reshaped),
+        )
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f'{path} does not match the model of the config, of {len(wanted)} tensors: '
+            f'{"; ".join(problems)}; give the config this checkpoint was trained with'
+        )
+
+
+def _first(names: list[str]) -> str:
+    shown = ', '.join(names[:3])
+    return f'{shown}, …' if len(names) > 3 else shown

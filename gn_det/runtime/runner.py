@@ -1,0 +1,90 @@
+"""From a config to a Runner that trains or tests."""
+
+from __future__ import annotations
+
+from mmdet.evaluation import DumpDetResults
+from mmdet.registry import RUNNERS
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from gn_det.runtime import checkpoints
+from gn_det.runtime.data import check_data
+from gn_det.runtime.distributed import prepare_distributed
+from gn_det.runtime.errors import UserError
+
+
+def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
+    """Check the data of the splits, prepare the processes and build the Runner.
+
+    Raises:
+        UserError: for missing or wrong data and for a launcher that was not launched.
+    """
+    check_data(cfg, splits)
+    prepare_distributed(cfg)
+    checkpoints.save_checkpoints_atomically()
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision with dynamic loss scaling (`--amp`)."""
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def enable_lr_scaling(cfg: Config) -> None:
+    """Scale the learning rate with the batch size (`--auto-scale-lr`).
+
+    Raises:
+        UserError: if the config does not say for which batch size its rate is meant.
+    """
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError(
+            f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size; '
+            'add auto_scale_lr=dict(base_batch_size=16) with the batch size its '
+            'learning rate is meant for'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Resume from a checkpoint, or with `'auto'` from the newest whole one.
+
+    Raises:
+        UserError: if the named file is missing or damaged.
+    """
+    if resume is None:
+        return
+    if resume == 'auto':
+        cfg.load_from = checkpoints.find_resume_checkpoint(cfg.work_dir)
+        cfg.resume = cfg.load_from is not None
+        return
+    checkpoints.load_state_dict(resume)
+    cfg.resume, cfg.load_from = True, resume
+
+
+def run_training(cfg: Config) -> None:
+    """Train, validating as often as the config asks for it."""
+    runner = build_runner(cfg, ('train', 'val'))
+    if cfg.get('load_from') and cfg.get('resume'):
+        checkpoints.check_fit(runner.model, cfg.load_from)
+    runner.train()
+
+
+def run_test(cfg: Config, results_file: str | None = None) -> dict[str, float]:
+    """Evaluate `cfg.load_from` on the test set.
+
+    Args:
+        cfg: the config, with the checkpoint in `load_from`.
+        results_file: also dump the predictions to this `.pkl` file.
+
+    Returns:
+        The figures of the evaluators, AP from 0 to 1.
+
+    Raises:
+        UserError: for wrong data, or a checkpoint that does not match the model.
+    """
+    runner = build_runner(cfg, ('test',))
+    checkpoints.check_fit(runner.model, cfg.load_from)
+    if results_file is not None:
+        runner.test_evaluator.metrics.append(DumpDetResults(results_file))
+    return runner.test()

@@ -1,0 +1,57 @@
+"""Train a detector: `python tools/train.py CONFIG`, with the flags of mmdet's tool."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+from gn_det.runtime import report_errors
+from gn_det.runtime.arguments import add_common_arguments, export_local_rank
+from gn_det.runtime.config import load_config
+from gn_det.runtime.runner import (
+    enable_amp,
+    enable_lr_scaling,
+    run_training,
+    set_resume,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a detector')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size (linear rule)',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a name from the newest whole one in '
+        'the work directory',
+    )
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+@report_errors
+def main() -> None:
+    args = parse_args()
+    export_local_rank(args)
+    setup_cache_size_limit_of_dynamo()
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg.launcher = args.launcher
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_lr_scaling(cfg)
+    set_resume(cfg, args.resume)
+    run_training(cfg)
+
+
+if __name__ == '__main__':
+    main()
