@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmdet.utils import setup_cache_size_limit_of_dynamo
-
 from gn_det.runtime import UserError, report_errors
 from gn_det.runtime.arguments import add_common_arguments, export_local_rank
 from gn_det.runtime.config import load_config
-from gn_det.runtime.runner import run_test
+from gn_det.runtime.runner import run_test, show_predictions
 from gn_det.runtime.tta import enable_tta
 
 
@@ -37,12 +34,11 @@ def main() -> None:
     export_local_rank(args)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out: expected a .pkl file, got {args.out}')
-    setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
-        cfg = trigger_visualization_hook(cfg, args)
+        show_predictions(cfg, args)
     if args.tta:
         enable_tta(cfg)
     run_test(cfg, args.out)

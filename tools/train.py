@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from mmdet.utils import setup_cache_size_limit_of_dynamo
-
 from gn_det.runtime import report_errors
 from gn_det.runtime.arguments import add_common_arguments, export_local_rank
 from gn_det.runtime.config import load_config
@@ -42,7 +40,6 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     export_local_rank(args)
-    setup_cache_size_limit_of_dynamo()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
     if args.amp:

@@ -101,7 +101,9 @@ def _show(axes: Axes, image: np.ndarray, objects: list[tuple]) -> None:
         axes.add_patch(
             Rectangle((x, y), width, height, fill=False, color=color, linewidth=1)
         )
-        axes.text(
+        text = axes.text(
             x, y, caption, fontsize=6, color='white', verticalalignment='bottom',
             bbox=dict(facecolor=color, alpha=0.8, pad=0.6, edgecolor='none'),
         )  # fmt: skip
+        # A long caption must not push the tiles apart.
+        text.set_in_layout(False)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import RUNNERS
+from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -21,6 +25,7 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
     """
     check_data(cfg, splits)
     prepare_distributed(cfg)
+    setup_cache_size_limit_of_dynamo()
     checkpoints.save_checkpoints_atomically()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
@@ -44,6 +49,21 @@ def enable_lr_scaling(cfg: Config) -> None:
             'learning rate is meant for'
         )
     cfg.auto_scale_lr.enable = True
+
+
+def show_predictions(cfg: Config, args: Namespace) -> None:
+    """Paint the predictions of a test run (`--show`, `--wait-time`, `--show-dir`).
+
+    Raises:
+        UserError: if the config has no visualization hook to do it.
+    """
+    try:
+        trigger_visualization_hook(cfg, args)
+    except RuntimeError as error:
+        raise UserError(
+            f'--show and --show-dir: {cfg.filename} has no '
+            "default_hooks.visualization; add dict(type='DetVisualizationHook')"
+        ) from error
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:

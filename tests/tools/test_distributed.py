@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 
+import pytest
+
 from gn_det.evaluation.run_log import read_test_figures
-from tests.tools.conftest import CONFIG, environment
+from tests.running import CONFIG, REPOSITORY, assert_success, environment, run
 
 HOOK = """
 import hashlib, json, pathlib
@@ -36,28 +37,16 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def launch(repository, *command: object, **extra: str) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=repository,
-        env=environment(PORT=free_port(), PYTHON=sys.executable, **extra),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+def launch(script: str, *arguments: object, **extra: str) -> None:
+    extra = dict(PORT=free_port(), PYTHON=sys.executable, **extra)
+    assert_success(run(f'tools/{script}', *arguments, **extra))
 
 
-def test_ranks_agree_after_training_and_on_the_figures(
-    repository, small_options, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(repository)
+def test_ranks_agree_after_training_and_on_the_figures(small_options, tmp_path):
     (tmp_path / 'write_weights.py').write_text(HOOK)
     config = tmp_path / 'config.py'
     config.write_text(
-        f"_base_ = '{repository / CONFIG}'\n"
+        f"_base_ = '{REPOSITORY / CONFIG}'\n"
         "custom_imports = dict(imports=['gn_det', 'gn_det.evaluation',"
         " 'write_weights'])\n"
         "custom_hooks = [dict(type='WriteWeights')]\n"
@@ -65,7 +54,7 @@ def test_ranks_agree_after_training_and_on_the_figures(
     options = (*small_options, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1')
     path = f'{tmp_path}:{environment()["PYTHONPATH"]}'
     launch(
-        repository, 'tools/dist_train.sh', config, 2, '--work-dir', tmp_path, *options,
+        'dist_train.sh', config, 2, '--work-dir', tmp_path, *options,
         PYTHONPATH=path,
     )  # fmt: skip
     ranks = [json.loads((tmp_path / f'rank{i}.json').read_text()) for i in range(2)]
@@ -78,7 +67,7 @@ def test_ranks_agree_after_training_and_on_the_figures(
     for processes in (1, 2):
         work_dir = tmp_path / f'test{processes}'
         launch(
-            repository, 'tools/dist_test.sh', CONFIG, checkpoint, processes,
+            'dist_test.sh', CONFIG, checkpoint, processes,
             '--work-dir', work_dir, *small_options,
         )  # fmt: skip
         found = read_test_figures(work_dir)
@@ -87,14 +76,10 @@ def test_ranks_agree_after_training_and_on_the_figures(
     assert figures[0]
 
 
-def test_too_few_words_print_the_usage(repository):
-    for script in ('dist_train', 'dist_test', 'slurm_train', 'slurm_test'):
-        done = subprocess.run(
-            [f'tools/{script}.sh'],
-            cwd=repository,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert 'usage: ' in done.stderr
+@pytest.mark.parametrize(
+    'script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test']
+)
+def test_too_few_words_print_the_usage(script):
+    done = run(f'tools/{script}.sh')
+    assert done.returncode == 2
+    assert 'usage: ' in done.stderr

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.tools.conftest import CONFIG, user_error
+from tests.running import CONFIG, run_tool, user_error
 
 
 @pytest.fixture
@@ -17,14 +17,14 @@ def in_tmp(tmp_path):
     assert not work_dir.exists()
 
 
-def test_config_not_found(run_tool, in_tmp):
+def test_config_not_found(in_tmp):
     wrong = 'configs/gn/mask_rcnn_r50_fpn_gn-all_2x.py'
     said = user_error(run_tool('train.py', wrong, '--work-dir', in_tmp))
     assert f'config not found: {wrong} (did you mean configs/gn/' in said
 
 
 @pytest.mark.parametrize('tool', ['train.py', 'test.py'])
-def test_dataset_folder_not_found(run_tool, tool, in_tmp, tmp_path):
+def test_dataset_folder_not_found(tool, in_tmp, tmp_path):
     arguments = [CONFIG, *(['x.pth'] if tool == 'test.py' else [])]
     options = ('--cfg-options', f'data_root={tmp_path / "nowhere"}')
     done = run_tool(tool, *arguments, '--work-dir', in_tmp, *options)
@@ -33,7 +33,7 @@ def test_dataset_folder_not_found(run_tool, tool, in_tmp, tmp_path):
     assert '--cfg-options data_root=PATH' in said
 
 
-def test_annotations_that_are_not_coco(run_tool, in_tmp, tmp_path):
+def test_annotations_that_are_not_coco(in_tmp, tmp_path):
     folder = tmp_path / 'data' / 'annotations'
     folder.mkdir(parents=True)
     (folder / 'instances_train.json').write_text(json.dumps([1, 2]))
@@ -42,7 +42,7 @@ def test_annotations_that_are_not_coco(run_tool, in_tmp, tmp_path):
     assert 'instances_train.json is not COCO JSON: it holds a list' in said
 
 
-def test_checkpoint_not_found(run_tool, shapes, tmp_path):
+def test_checkpoint_not_found(shapes, tmp_path):
     done = run_tool(
         'test.py', CONFIG, tmp_path / 'no.pth', '--work-dir', tmp_path,
         '--cfg-options', f'data_root={shapes}',
@@ -50,19 +50,19 @@ def test_checkpoint_not_found(run_tool, shapes, tmp_path):
     assert f'checkpoint not found: {tmp_path}/no.pth' in user_error(done)
 
 
-def test_resume_from_a_file_that_is_not_there(run_tool, in_tmp, tmp_path):
+def test_resume_from_a_file_that_is_not_there(in_tmp, tmp_path):
     done = run_tool(
         'train.py', CONFIG, '--work-dir', in_tmp, '--resume', tmp_path / 'no.pth'
     )
     assert 'checkpoint not found' in user_error(done)
 
 
-def test_option_without_a_value(run_tool, in_tmp):
+def test_option_without_a_value(in_tmp):
     done = run_tool('train.py', CONFIG, '--work-dir', in_tmp, '--cfg-options', 'lr')
     assert "expected KEY=VALUE, got 'lr'" in user_error(done)
 
 
-def test_launcher_that_was_not_launched(run_tool, in_tmp, shapes):
+def test_launcher_that_was_not_launched(in_tmp, shapes):
     done = run_tool(
         'train.py', CONFIG, '--work-dir', in_tmp, '--launcher', 'pytorch',
         '--cfg-options', f'data_root={shapes}',
@@ -70,18 +70,18 @@ def test_launcher_that_was_not_launched(run_tool, in_tmp, shapes):
     assert 'start it with tools/dist_train.sh' in user_error(done)
 
 
-def test_out_that_is_not_a_pickle(run_tool, in_tmp):
+def test_out_that_is_not_a_pickle(in_tmp):
     done = run_tool('test.py', CONFIG, 'x.pth', '--out', 'x.json', '--work-dir', in_tmp)
     assert '--out: expected a .pkl file, got x.json' in user_error(done)
 
 
-def test_shapes_over_something_else(run_tool, tmp_path):
+def test_shapes_over_something_else(tmp_path):
     (tmp_path / 'precious.txt').write_text('x')
     said = user_error(run_tool('make_shapes.py', tmp_path))
     assert 'is not a generated set of shapes' in said
     assert [p.name for p in tmp_path.iterdir()] == ['precious.txt']
 
 
-def test_no_images_asked_for(run_tool, tmp_path):
+def test_no_images_asked_for(tmp_path):
     done = run_tool('make_shapes.py', tmp_path / 'set', '--num-train', 0)
     assert 'num_train must be at least 1' in user_error(done)

@@ -14,21 +14,21 @@ import torch
 
 from gn_det.evaluation.run_log import read_run_log, read_test_figures
 from gn_det.runtime.checkpoints import is_whole
-from tests.tools.conftest import CONFIG, environment, user_error
+from tests.running import (
+    CONFIG,
+    REPOSITORY,
+    assert_success,
+    environment,
+    run_tool,
+    user_error,
+)
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory, repository, small_options):
+def trained(tmp_path_factory, small_options):
     """The work directory of a finished run."""
     work_dir = tmp_path_factory.mktemp('trained')
-    done = subprocess.run(
-        [
-            sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(work_dir),
-            *small_options,
-        ],
-        cwd=repository, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert_success(run_tool('train.py', CONFIG, '--work-dir', work_dir, *small_options))
     return work_dir
 
 
@@ -41,40 +41,42 @@ def test_training_leaves_checkpoints_and_figures(trained):
 
 
 def test_checkpoint_evaluates_and_predictions_are_dumped(
-    trained, run_tool, small_options, tmp_path
+    trained, small_options, tmp_path
 ):
     dumped = tmp_path / 'predictions.pkl'
     done = run_tool(
         'test.py', CONFIG, trained / 'epoch_2.pth', '--work-dir', tmp_path,
         '--out', dumped, *small_options,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert_success(done)
     assert 0 <= read_test_figures(tmp_path)['coco/bbox_mAP'] <= 1
     records = pickle.loads(dumped.read_bytes())
     assert len(records) == 4
 
 
-def test_tta_and_painted_images(trained, run_tool, small_options, tmp_path):
-    done = run_tool(
-        'test.py', CONFIG, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--tta',
-        '--show-dir', 'painted', *small_options,
-        'test_evaluator.metric=bbox', 'model.roi_head.mask_head=None',
-        'model.roi_head.mask_roi_extractor=None',
-    )  # fmt: skip
-    # Without its mask head the model lacks what the checkpoint holds.
-    assert 'left over' in user_error(done)
+def test_tta_merges_boxes_of_flipped_images(trained, small_options, tmp_path):
+    arguments = (CONFIG, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--tta')
+    assert 'test_evaluator.metric=bbox' in user_error(
+        run_tool('test.py', *arguments, *small_options)
+    )
+    options = (*small_options, 'test_evaluator.metric=bbox')
+    done = run_tool('test.py', *arguments, *options)
+    assert_success(done)
+    figures = read_test_figures(tmp_path)
+    assert 0 <= figures['coco/bbox_mAP'] <= 1
+    assert 'coco/segm_mAP' not in figures
 
 
-def test_painted_images(trained, run_tool, small_options, tmp_path):
+def test_painted_images(trained, small_options, tmp_path):
     done = run_tool(
         'test.py', CONFIG, trained / 'epoch_2.pth', '--work-dir', tmp_path,
         '--show-dir', 'painted', *small_options,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert_success(done)
     assert len(list(tmp_path.glob('*/painted/*'))) == 4
 
 
-def test_checkpoint_of_another_model(run_tool, small_options, tmp_path):
+def test_checkpoint_of_another_model(small_options, tmp_path):
     path = tmp_path / 'other.pth'
     torch.save(dict(state_dict={'backbone.conv1.weight': torch.zeros(1)}), path)
     said = user_error(run_tool('test.py', CONFIG, path, *small_options))
@@ -96,7 +98,7 @@ def wait_for(process: subprocess.Popen, pattern: str, seconds: float = 300) -> s
 
 
 @pytest.fixture
-def start_training(repository, small_options, tmp_path):
+def start_training(small_options, tmp_path):
     """Start a run that would go on for long; whatever happens, it is ended."""
     started = []
 
@@ -106,7 +108,7 @@ def start_training(repository, small_options, tmp_path):
             *small_options, 'train_cfg.max_epochs=200', *extra,
         ]  # fmt: skip
         process = subprocess.Popen(
-            command, cwd=repository, env=environment(), text=True,
+            command, cwd=REPOSITORY, env=environment(), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         started.append(process)
@@ -119,7 +121,7 @@ def start_training(repository, small_options, tmp_path):
 
 
 def test_killed_run_resumes_from_the_last_whole_checkpoint(
-    start_training, run_tool, small_options, tmp_path
+    start_training, small_options, tmp_path
 ):
     process = start_training()
     wait_for(process, r'Epoch\(train\)\s+\[2\]\[2/3\]')
@@ -134,7 +136,7 @@ def test_killed_run_resumes_from_the_last_whole_checkpoint(
     done = run_tool(
         'train.py', CONFIG, '--work-dir', tmp_path, '--resume', *small_options
     )
-    assert done.returncode == 0, done.stderr
+    assert_success(done)
     said = done.stdout + done.stderr
     assert 'epoch_2.pth is cut short or damaged; not resuming from it' in said
     assert 'resumed epoch: 1, iter: 3' in said
@@ -153,10 +155,10 @@ def test_interrupt_ends_with_one_line(start_training):
     assert 'Traceback' not in rest
 
 
-def test_resume_without_a_checkpoint_starts_anew(run_tool, small_options, tmp_path):
+def test_resume_without_a_checkpoint_starts_anew(small_options, tmp_path):
     done = run_tool(
         'train.py', CONFIG, '--work-dir', tmp_path, '--resume', *small_options,
         'train_cfg.max_epochs=1', 'train_cfg.val_interval=9',
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert_success(done)
     assert read_run_log(tmp_path).train[0]['iter'] == 1
