@@ -1,0 +1,212 @@
+"""Device code of both layouts: moments, affine, ReLU, merges, dweight and dbias."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def affine(x, mean, scale, shift):
+    """z = (x - mean) * scale + shift, rounded the same way in forward and backward."""
+    # Subtracting first keeps accuracy when |mean| >> std; the explicit fma keeps the
+    # compiler from rounding one of the kernels differently (the ReLU mask needs it).
+    return tl.fma(x - mean, scale, shift)
+
+
+@triton.jit
+def relu(z):
+    """torch.relu: NaN passes, as `NaN <= 0` is false."""
+    return tl.where(z <= 0.0, 0.0, z)
+
+
+@triton.jit
+def relu_backward(dy, z, p_y):
+    """dy where the stored output, z rounded to the dtype of p_y, is not <= 0."""
+    y = z.to(p_y.dtype.element_ty).to(tl.float32)
+    return tl.where(y <= 0.0, 0.0, dy)
+
+
+@triton.jit
+def reciprocal_std(M2, count, eps):
+    """rstd = 1 / sqrt(M2 / count + eps)."""
+    return 1.0 / tl.sqrt_rn(M2 / count + eps)
+
+
+@triton.jit
+def load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS):
+    """weight and bias of channels o_c in fp32; 1 and 0 where the layer has none."""
+    if HAS_WEIGHT:
+        weight = tl.load(p_weight + o_c, mask=m_c, other=0.0).to(tl.float32)
+    else:
+        weight = tl.full(o_c.shape, 1.0, tl.float32)
+    if HAS_BIAS:
+        bias = tl.load(p_bias + o_c, mask=m_c, other=0.0).to(tl.float32)
+    else:
+        bias = tl.full(o_c.shape, 0.0, tl.float32)
+    return weight, bias
+
+
+@triton.jit
+def merge_moments(count, mean, M2):
+    """Chan's merge of all entries of a block; entries with count 0 are ignored."""
+    total = tl.sum(count)
+    approx = tl.sum(count * mean) / total
+    # The second pass removes the rounding error of the first sum: mean is then good
+    # to half an ulp even at |mean| >> std.
+    delta = tl.where(count > 0.0, mean - approx, 0.0)
+    correction = tl.sum(count * delta) / total
+    M2 = tl.sum(M2 + count * delta * delta) - total * correction * correction
+    # `where`, not `maximum`: a NaN has to stay one.
+    return approx + correction, tl.where(M2 < 0.0, 0.0, M2)
+
+
+@triton.jit
+def welford_update(x, mask, mean, M2, step):
+    """Adds one tile to running per-lane moments; `step` tiles came before it."""
+    delta = tl.where(mask, x - mean, 0.0)
+    mean += delta * (1.0 / (step + 1))
+    M2 += delta * (x - mean)
+    return mean, M2
+
+
+@triton.jit
+def lane_counts(HW, start, TILES, BLOCK_HW: tl.constexpr):
+    """How many of TILES tiles from `start` hold a position < HW, for each lane."""
+    o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
+    tiles = (HW - start - o_hw + BLOCK_HW - 1) // BLOCK_HW
+    return tl.minimum(tl.maximum(tiles, 0), TILES).to(tl.float32)
+
+
+@triton.jit
+def load_moments(
+    p_part,
+    p0,
+    o_group,
+    m_group,
+    HW,
+    TILES,
+    SPLITS,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_HW: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """Count, mean and M2 of BLOCK_P partials from p0 of groups o_group."""
+    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    o_p = p0 + tl.arange(0, BLOCK_P)  # [BLOCK_P]
+    chunk = TILES * BLOCK_HW
+    positions = tl.minimum(HW - (o_p % SPLITS) * chunk, chunk)
+    channels = tl.minimum(D - (o_p // SPLITS) * BLOCK_D, BLOCK_D)
+    count = positions.to(tl.float32) * channels.to(tl.float32)
+    mask = m_group[:, None] & (o_p < CB * SPLITS)[None, :]  # [GROUPS, BLOCK_P]
+    o_part = (o_group.to(tl.int64) * (CB * SPLITS))[:, None] + o_p[None, :]
+    mean = tl.load(p_part + o_part * 2, mask=mask, other=0.0)
+    M2 = tl.load(p_part + o_part * 2 + 1, mask=mask, other=0.0)
+    return tl.where(mask, count[None, :], 0.0), mean, M2
+
+
+@triton.jit
+def combine_moments(
+    p_part,
+    o_group,
+    m_group,
+    HW,
+    TILES,
+    SPLITS,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_HW: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    GROUPS: tl.constexpr,
+):
+    """Mean and M2 of groups o_group from their partials (mean, M2), in fixed order."""
+    P = (D + BLOCK_D - 1) // BLOCK_D * SPLITS
+    total = D * HW.to(tl.float32)
+    sum1 = tl.zeros((GROUPS, BLOCK_P), tl.float32)
+    for p0 in range(0, P, BLOCK_P):
+        count, mean, M2 = load_moments(
+            p_part,
+            p0,
+            o_group,
+            m_group,
+            HW,
+            TILES,
+            SPLITS,
+            D,
+            BLOCK_D,
+            BLOCK_HW,
+            BLOCK_P,
+        )
+        sum1 += count * mean
+    approx = tl.sum(sum1, axis=1) / total  # [GROUPS]
+
+    sum1 = tl.zeros((GROUPS, BLOCK_P), tl.float32)
+    sum2 = tl.zeros((GROUPS, BLOCK_P), tl.float32)
+    for p0 in range(0, P, BLOCK_P):
+        count, mean, M2 = load_moments(
+            p_part,
+            p0,
+            o_group,
+            m_group,
+            HW,
+            TILES,
+            SPLITS,
+            D,
+            BLOCK_D,
+            BLOCK_HW,
+            BLOCK_P,
+        )
+        delta = tl.where(count > 0.0, mean - approx[:, None], 0.0)
+        sum1 += count * delta
+        sum2 += M2 + count * delta * delta
+    correction = tl.sum(sum1, axis=1) / total
+    M2 = tl.sum(sum2, axis=1) - total * correction * correction
+    return approx + correction, tl.where(M2 < 0.0, 0.0, M2)
+
+
+@triton.jit
+def combine_sums(
+    p_part, o_group, m_group, P, BLOCK_P: tl.constexpr, GROUPS: tl.constexpr
+):
+    """Both group sums of the backward pass from their P partials, in fixed order."""
+    sum1 = tl.zeros((GROUPS, BLOCK_P), tl.float32)
+    sum2 = tl.zeros((GROUPS, BLOCK_P), tl.float32)
+    for p0 in range(0, P, BLOCK_P):
+        o_p = p0 + tl.arange(0, BLOCK_P)  # [BLOCK_P]
+        mask = m_group[:, None] & (o_p < P)[None, :]  # [GROUPS, BLOCK_P]
+        o_part = (o_group.to(tl.int64) * P)[:, None] + o_p[None, :]
+        sum1 += tl.load(p_part + o_part * 2, mask=mask, other=0.0)
+        sum2 += tl.load(p_part + o_part * 2 + 1, mask=mask, other=0.0)
+    return tl.sum(sum1, axis=1), tl.sum(sum2, axis=1)  # [GROUPS]
+
+
+@triton.jit(do_not_specialize=['ROWS'])
+def gn_bwd_dwdb_kernel(
+    p_sums,
+    p_dweight,
+    p_dbias,
+    ROWS,
+    C: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+):
+    """One program sums the rows of BLOCK_C channels of sums (2, ROWS, C)."""
+    o_c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)  # [BLOCK_C]
+    o_r = tl.arange(0, BLOCK_R)  # [BLOCK_R]
+    p_s1 = p_sums + o_r[:, None] * C + o_c[None, :]
+    p_s2 = p_s1 + ROWS.to(tl.int64) * C
+    dbias = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    dweight = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
+    for row in range(0, ROWS, BLOCK_R):
+        mask = (row + o_r < ROWS)[:, None] & (o_c < C)[None, :]
+        if HAS_BIAS:
+            dbias += tl.load(p_s1, mask=mask, other=0.0)
+        if HAS_WEIGHT:
+            dweight += tl.load(p_s2, mask=mask, other=0.0)
+        p_s1 += BLOCK_R * C
+        p_s2 += BLOCK_R * C
+    if HAS_BIAS:
+        tl.store(p_dbias + o_c, tl.sum(dbias, axis=0), mask=o_c < C)
+    if HAS_WEIGHT:
+        tl.store(p_dweight + o_c, tl.sum(dweight, axis=0), mask=o_c < C)

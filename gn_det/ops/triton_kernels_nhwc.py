@@ -1,0 +1,454 @@
+"""Group Norm kernels for channels-last maps (N, HW, C), channels contiguous.
+
+A program owns a column block of BLOCK_C channels: BLOCK_C / BLOCK_D whole groups, each
+padded to BLOCK_D = next power of two of D, or, where D > BLOCK_D, one of the CB pieces
+of a single group.
+"""
+
+import triton
+import triton.language as tl
+
+from gn_det.ops.triton_kernels import (
+    affine,
+    combine_moments,
+    combine_sums,
+    lane_counts,
+    load_channels,
+    reciprocal_std,
+    relu,
+    relu_backward,
+    welford_update,
+)
+
+
+@triton.jit
+def column_block(
+    i_block,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Channels and mask of one column block, and its groups and their mask."""
+    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
+    G: tl.constexpr = C // D
+    o_j = tl.arange(0, BLOCK_C)  # [BLOCK_C]
+    g0 = (i_block // CB) * GROUPS
+    if D == BLOCK_D:
+        o_c = i_block * BLOCK_C + o_j
+        m_c = o_c < C
+    else:
+        o_g = g0 + o_j // BLOCK_D
+        o_d = (i_block % CB) * BLOCK_D + o_j % BLOCK_D
+        o_c = o_g * D + o_d
+        m_c = (o_g < G) & (o_d < D)
+    o_group = g0 + tl.arange(0, GROUPS)  # [GROUPS]
+    return o_c, m_c, o_group, o_group < G
+
+
+@triton.jit
+def sum_in_groups(values, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Sums per group of values [BLOCK_C]."""
+    grouped = tl.reshape(values, (BLOCK_C // BLOCK_D, BLOCK_D))
+    return tl.sum(grouped, axis=1)  # [GROUPS]
+
+
+@triton.jit
+def repeat_in_groups(values, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Each group's value of values [GROUPS] at its BLOCK_D channels."""
+    spread = tl.broadcast_to(values[:, None], (BLOCK_C // BLOCK_D, BLOCK_D))
+    return tl.reshape(spread, (BLOCK_C,))
+
+
+@triton.jit
+def merge_group_moments(
+    count, mean, M2, total, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    """Chan's merge of [BLOCK_HW, BLOCK_C] moments into moments per group."""
+    approx = sum_in_groups(tl.sum(count * mean, axis=0), BLOCK_D, BLOCK_C) / total
+    centre = repeat_in_groups(approx, BLOCK_D, BLOCK_C)  # [BLOCK_C]
+    delta = tl.where(count > 0.0, mean - centre[None, :], 0.0)
+    correction = sum_in_groups(tl.sum(count * delta, axis=0), BLOCK_D, BLOCK_C) / total
+    M2 = sum_in_groups(tl.sum(M2 + count * delta * delta, axis=0), BLOCK_D, BLOCK_C)
+    M2 = M2 - total * correction * correction
+    return approx + correction, tl.where(M2 < 0.0, 0.0, M2)  # [GROUPS]
+
+
+@triton.jit(do_not_specialize=['HW'])
+def gn_fwd_nhwc_kernel(
+    p_x,
+    p_weight,
+    p_bias,
+    p_residual,
+    p_y,
+    p_mean,
+    p_rstd,
+    HW,
+    eps,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_HW: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
+):
+    """One program normalises one column block of one sample, read once."""
+    G: tl.constexpr = C // D
+    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
+    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS
+    pid = tl.program_id(0)
+    i_n = pid // BLOCKS
+    o_c, m_c, o_group, m_group = column_block(pid % BLOCKS, C, D, BLOCK_D, BLOCK_C)
+    o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
+    mask = (o_hw < HW)[:, None] & m_c[None, :]  # [BLOCK_HW, BLOCK_C]
+    o_x = i_n.to(tl.int64) * HW * C
+    o_tile = o_hw[:, None] * C + o_c[None, :]
+    x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+
+    L = D * HW.to(tl.float32)
+    mean, M2 = merge_group_moments(mask.to(tl.float32), x, 0.0, L, BLOCK_D, BLOCK_C)
+    rstd = reciprocal_std(M2, L, eps)
+    tl.store(p_mean + i_n * G + o_group, mean, mask=m_group)
+    tl.store(p_rstd + i_n * G + o_group, rstd, mask=m_group)
+
+    weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
+    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)  # [BLOCK_C]
+    scale = repeat_in_groups(rstd, BLOCK_D, BLOCK_C) * weight
+    z = affine(x, centre[None, :], scale[None, :], bias[None, :])
+    if HAS_RESIDUAL:
+        z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+    if RELU:
+        z = relu(z)
+    tl.store(p_y + o_x + o_tile, z, mask=mask)
+
+
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS'])
+def gn_stats_partial_nhwc_kernel(
+    p_x,
+    p_part,
+    HW,
+    TILES,
+    SPLITS,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_HW: tl.constexpr,
+):
+    """One program: mean and M2 per group of a column block over TILES tiles of HW."""
+    G: tl.constexpr = C // D
+    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
+    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS * CB
+    pid = tl.program_id(0)
+    i_block = pid % BLOCKS
+    i_split = pid // BLOCKS % SPLITS
+    i_n = pid // BLOCKS // SPLITS
+    o_c, m_c, o_group, m_group = column_block(i_block, C, D, BLOCK_D, BLOCK_C)
+    o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
+    start = i_split * (TILES * BLOCK_HW)
+    p_x += (i_n.to(tl.int64) * HW + start) * C
+    o_tile = o_hw[:, None] * C + o_c[None, :]  # [BLOCK_HW, BLOCK_C]
+
+    mean = tl.zeros((BLOCK_HW, BLOCK_C), tl.float32)
+    M2 = tl.zeros((BLOCK_HW, BLOCK_C), tl.float32)
+    for i in range(0, TILES):
+        mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
+        x = tl.load(p_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        mean, M2 = welford_update(x, mask, mean, M2, i)
+        p_x += BLOCK_HW * C
+    count = lane_counts(HW, start, TILES, BLOCK_HW)
+    count = count[:, None] * m_c.to(tl.float32)[None, :]  # [BLOCK_HW, BLOCK_C]
+    positions = tl.minimum(HW - start, TILES * BLOCK_HW)
+    channels = tl.minimum(D - (i_block % CB) * BLOCK_D, BLOCK_D)
+    total = positions.to(tl.float32) * channels.to(tl.float32)
+    mean, M2 = merge_group_moments(count, mean, M2, total, BLOCK_D, BLOCK_C)
+    o_part = (i_n * G + o_group).to(tl.int64) * (CB * SPLITS)
+    o_part += (i_block % CB) * SPLITS + i_split
+    tl.store(p_part + o_part * 2, mean, mask=m_group)
+    tl.store(p_part + o_part * 2 + 1, M2, mask=m_group)
+
+
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS'])
+def gn_apply_nhwc_kernel(
+    p_x,
+    p_weight,
+    p_bias,
+    p_residual,
+    p_y,
+    p_mean,
+    p_rstd,
+    p_part,
+    HW,
+    TILES,
+    SPLITS,
+    eps,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_HW: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
+):
+    """One program merges its groups' partials, then normalises the same slice."""
+    G: tl.constexpr = C // D
+    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
+    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS * CB
+    pid = tl.program_id(0)
+    i_block = pid % BLOCKS
+    i_split = pid // BLOCKS % SPLITS
+    i_n = pid // BLOCKS // SPLITS
+    o_c, m_c, o_group, m_group = column_block(i_block, C, D, BLOCK_D, BLOCK_C)
+    o_group += i_n * G
+    mean, M2 = combine_moments(
+        p_part,
+        o_group,
+        m_group,
+        HW,
+        TILES,
+        SPLITS,
+        D,
+        BLOCK_D,
+        BLOCK_HW,
+        BLOCK_P,
+        GROUPS,
+    )
+    rstd = reciprocal_std(M2, D * HW.to(tl.float32), eps)
+    if (i_split == 0) & (i_block % CB == 0):
+        tl.store(p_mean + o_group, mean, mask=m_group)
+        tl.store(p_rstd + o_group, rstd, mask=m_group)
+
+    weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
+    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)  # [BLOCK_C]
+    scale = repeat_in_groups(rstd, BLOCK_D, BLOCK_C) * weight
+    o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
+    start = i_split * (TILES * BLOCK_HW)
+    o_x = (i_n.to(tl.int64) * HW + start) * C
+    o_tile = o_hw[:, None] * C + o_c[None, :]  # [BLOCK_HW, BLOCK_C]
+    for i in range(0, TILES):
+        mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
+        x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        z = affine(x, centre[None, :], scale[None, :], bias[None, :])
+        if HAS_RESIDUAL:
+            z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        if RELU:
+            z = relu(z)
+        tl.store(p_y + o_x + o_tile, z, mask=mask)
+        o_x += BLOCK_HW * C
+
+
+@triton.jit(do_not_specialize=['HW', 'ROWS'])
+def gn_bwd_nhwc_kernel(
+    p_dy,
+    p_x,
+    p_y,
+    p_weight,
+    p_bias,
+    p_mean,
+    p_rstd,
+    p_dx,
+    p_dresidual,
+    p_sums,
+    HW,
+    ROWS,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_HW: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
+    STORE_SUMS: tl.constexpr,
+):
+    """One program: dx and channel sums of one column block of one sample."""
+    G: tl.constexpr = C // D
+    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
+    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS
+    pid = tl.program_id(0)
+    i_n = pid // BLOCKS
+    o_c, m_c, o_group, m_group = column_block(pid % BLOCKS, C, D, BLOCK_D, BLOCK_C)
+    o_group += i_n * G
+    mean = tl.load(p_mean + o_group, mask=m_group, other=0.0)
+    rstd = tl.load(p_rstd + o_group, mask=m_group, other=0.0)
+    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
+    inv = repeat_in_groups(rstd, BLOCK_D, BLOCK_C)[None, :]
+    weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
+    scale = inv * weight[None, :]
+
+    o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
+    mask = (o_hw < HW)[:, None] & m_c[None, :]  # [BLOCK_HW, BLOCK_C]
+    o_x = i_n.to(tl.int64) * HW * C
+    o_tile = o_hw[:, None] * C + o_c[None, :]
+    x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+    dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+    if HAS_RESIDUAL:
+        y = tl.load(p_y + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        dz = tl.where(y <= 0.0, 0.0, dz)
+        tl.store(p_dresidual + o_x + o_tile, dz, mask=mask)
+    elif RELU:
+        z = affine(x, centre, scale, bias[None, :])
+        dz = relu_backward(dz, z, p_x)
+    x_hat = (x - centre) * inv
+    sum1 = tl.sum(dz, axis=0)  # [BLOCK_C]
+    sum2 = tl.sum(dz * x_hat, axis=0)
+    if STORE_SUMS:
+        o_sums = i_n.to(tl.int64) * C + o_c
+        tl.store(p_sums + o_sums, sum1, mask=m_c)
+        tl.store(p_sums + ROWS.to(tl.int64) * C + o_sums, sum2, mask=m_c)
+
+    L = D * HW.to(tl.float32)
+    shift1 = sum_in_groups(weight * sum1, BLOCK_D, BLOCK_C) * rstd / L  # [GROUPS]
+    shift2 = sum_in_groups(weight * sum2, BLOCK_D, BLOCK_C) * rstd / L
+    shift1 = repeat_in_groups(shift1, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
+    shift2 = repeat_in_groups(shift2, BLOCK_D, BLOCK_C)[None, :]
+    tl.store(p_dx + o_x + o_tile, dz * scale - shift1 - x_hat * shift2, mask=mask)
+
+
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'ROWS'])
+def gn_bwd_partial_nhwc_kernel(
+    p_dy,
+    p_x,
+    p_y,
+    p_weight,
+    p_bias,
+    p_mean,
+    p_rstd,
+    p_dresidual,
+    p_sums,
+    p_part,
+    HW,
+    TILES,
+    SPLITS,
+    ROWS,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_HW: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    RELU: tl.constexpr,
+    STORE_SUMS: tl.constexpr,
+):
+    """One program: channel sums and weighted group sums of a column block."""
+    G: tl.constexpr = C // D
+    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
+    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS * CB
+    pid = tl.program_id(0)
+    i_block = pid % BLOCKS
+    i_split = pid // BLOCKS % SPLITS
+    i_n = pid // BLOCKS // SPLITS
+    o_c, m_c, o_group, m_group = column_block(i_block, C, D, BLOCK_D, BLOCK_C)
+    o_group += i_n * G
+    mean = tl.load(p_mean + o_group, mask=m_group, other=0.0)
+    rstd = tl.load(p_rstd + o_group, mask=m_group, other=0.0)
+    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
+    inv = repeat_in_groups(rstd, BLOCK_D, BLOCK_C)[None, :]
+    weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
+    scale = inv * weight[None, :]
+
+    o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
+    start = i_split * (TILES * BLOCK_HW)
+    o_x = (i_n.to(tl.int64) * HW + start) * C
+    o_tile = o_hw[:, None] * C + o_c[None, :]  # [BLOCK_HW, BLOCK_C]
+    acc1 = tl.zeros((BLOCK_HW, BLOCK_C), tl.float32)
+    acc2 = tl.zeros((BLOCK_HW, BLOCK_C), tl.float32)
+    for i in range(0, TILES):
+        mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
+        x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        if HAS_RESIDUAL:
+            y = tl.load(p_y + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+            dz = tl.where(y <= 0.0, 0.0, dz)
+            tl.store(p_dresidual + o_x + o_tile, dz, mask=mask)
+        elif RELU:
+            z = affine(x, centre, scale, bias[None, :])
+            dz = relu_backward(dz, z, p_x)
+        acc1 += dz
+        acc2 += dz * ((x - centre) * inv)
+        o_x += BLOCK_HW * C
+    sum1 = tl.sum(acc1, axis=0)  # [BLOCK_C]
+    sum2 = tl.sum(acc2, axis=0)
+    if STORE_SUMS:
+        o_sums = (i_n * SPLITS + i_split).to(tl.int64) * C + o_c
+        tl.store(p_sums + o_sums, sum1, mask=m_c)
+        tl.store(p_sums + ROWS.to(tl.int64) * C + o_sums, sum2, mask=m_c)
+    o_part = o_group.to(tl.int64) * (CB * SPLITS) + (i_block % CB) * SPLITS + i_split
+    group1 = sum_in_groups(weight * sum1, BLOCK_D, BLOCK_C)  # [GROUPS]
+    group2 = sum_in_groups(weight * sum2, BLOCK_D, BLOCK_C)
+    tl.store(p_part + o_part * 2, group1, mask=m_group)
+    tl.store(p_part + o_part * 2 + 1, group2, mask=m_group)
+
+
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS'])
+def gn_bwd_dx_nhwc_kernel(
+    p_dy,
+    p_x,
+    p_weight,
+    p_bias,
+    p_mean,
+    p_rstd,
+    p_dx,
+    p_part,
+    HW,
+    TILES,
+    SPLITS,
+    C: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_HW: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    RELU: tl.constexpr,
+):
+    """One program merges its groups' sums, then writes dx of the same slice."""
+    G: tl.constexpr = C // D
+    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
+    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS * CB
+    pid = tl.program_id(0)
+    i_block = pid % BLOCKS
+    i_split = pid // BLOCKS % SPLITS
+    i_n = pid // BLOCKS // SPLITS
+    o_c, m_c, o_group, m_group = column_block(i_block, C, D, BLOCK_D, BLOCK_C)
+    o_group += i_n * G
+    mean = tl.load(p_mean + o_group, mask=m_group, other=0.0)
+    rstd = tl.load(p_rstd + o_group, mask=m_group, other=0.0)
+    sum1, sum2 = combine_sums(p_part, o_group, m_group, CB * SPLITS, BLOCK_P, GROUPS)
+    L = D * HW.to(tl.float32)
+    shift1 = repeat_in_groups(sum1 * rstd / L, BLOCK_D, BLOCK_C)[None, :]
+    shift2 = repeat_in_groups(sum2 * rstd / L, BLOCK_D, BLOCK_C)[None, :]
+    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)[None, :]
+    inv = repeat_in_groups(rstd, BLOCK_D, BLOCK_C)[None, :]
+    weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
+    scale = inv * weight[None, :]
+
+    o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
+    start = i_split * (TILES * BLOCK_HW)
+    o_x = (i_n.to(tl.int64) * HW + start) * C
+    o_tile = o_hw[:, None] * C + o_c[None, :]  # [BLOCK_HW, BLOCK_C]
+    for i in range(0, TILES):
+        mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
+        x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        if RELU:
+            z = affine(x, centre, scale, bias[None, :])
+            dz = relu_backward(dz, z, p_x)
+        dx = dz * scale - shift1 - (x - centre) * inv * shift2
+        tl.store(p_dx + o_x + o_tile, dx, mask=mask)
+        o_x += BLOCK_HW * C

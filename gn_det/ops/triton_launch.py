@@ -1,0 +1,677 @@
+"""Launch choices, allocation and launches of the Triton kernels."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from gn_det.ops import triton_kernels as shared
+from gn_det.ops import triton_kernels_nchw as nchw
+from gn_det.ops import triton_kernels_nhwc as nhwc
+from gn_det.ops.layout import memory_format, to_format
+
+# With TRITON_INTERPRET=1 the kernels run on the CPU, without a compiler or a GPU.
+INTERPRETED = not isinstance(shared.gn_bwd_dwdb_kernel, triton.JITFunction)
+INTERPRETER_SMS = 4
+_CONSTANTS_ARE_PASSED = tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 3)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The sizes every launch is derived from; chosen by arithmetic, not yet measured.
+
+    Elements of a tile that stays in registers: 32 a thread in 16 warps (twice as many
+    spill). Bytes in flight of a split tile: 64 a thread in 8 warps. Two such programs
+    fit on an SM; contiguous maps take four waves of them, as their group has few
+    partials to merge, channels-last maps one. A merge holds at most `merge` partials
+    at a time.
+    """
+
+    on_chip_fwd: int = 16384
+    on_chip_bwd: int = 16384
+    on_chip_small: int = 8192
+    on_chip_min: int = 2048
+    split_fwd_bytes: int = 16384
+    split_bwd: int = 4096
+    programs_per_sm: int = 2
+    waves_nchw: int = 4
+    piece_bytes: int = 128
+    merge: int = 1024
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The block of one program, and how many programs and steps cover HW.
+
+    `on_chip` programs hold all of their groups in one step. BLOCK_C is 0 in contiguous
+    maps. `partials` counts those of a group; BLOCK_P of them are merged at a time.
+    """
+
+    on_chip: bool
+    BLOCK_D: int
+    BLOCK_C: int
+    BLOCK_HW: int
+    num_warps: int
+    programs: int
+    splits: int = 1
+    steps: int = 1
+    partials: int = 0
+    BLOCK_P: int = 0
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """Everything that the launches of one shape, dtype and layout read."""
+
+    N: int
+    C: int
+    HW: int
+    G: int
+    channels_last: bool
+    VEC: int
+    fwd: Tile
+    bwd: Tile
+    bwd_sums: Tile
+
+    @classmethod
+    def for_shape(
+        cls,
+        N: int,
+        C: int,
+        HW: int,
+        G: int,
+        *,
+        itemsize: int,
+        channels_last: bool,
+        sms: int = 132,
+        limits: Limits | None = None,
+    ) -> 'LaunchConfig':
+        """The one place where block sizes, warps, splits and grids are chosen."""
+        task = _Task(N, C, HW, G, itemsize, sms, limits or LIMITS)
+        on_chip, split = (
+            (_on_chip_nhwc, _split_nhwc)
+            if channels_last
+            else (_on_chip_nchw, _split_nchw)
+        )
+        bwd_split = split(task, forward=False)
+        return cls(
+            N=N,
+            C=C,
+            HW=HW,
+            G=G,
+            channels_last=channels_last,
+            VEC=min(HW & -HW, 16 // itemsize),
+            fwd=on_chip(task, forward=True) or split(task, forward=True),
+            bwd=on_chip(task, forward=False) or bwd_split,
+            bwd_sums=bwd_split,
+        )
+
+    @property
+    def HW_arg(self) -> int:
+        """HW as the kernels take it."""
+        return self.HW if self.channels_last else self.HW // self.VEC
+
+    def sum_rows(self, tile: Tile) -> int:
+        """Rows of the buffer of channel sums: one per sample and split."""
+        return self.N * tile.splits
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the choice of a tile depends on."""
+
+    N: int
+    C: int
+    HW: int
+    G: int
+    itemsize: int
+    sms: int
+    limits: Limits
+
+    @property
+    def D(self) -> int:
+        return self.C // self.G
+
+    @property
+    def one_wave(self) -> int:
+        """Programs that run at the same time."""
+        return self.limits.programs_per_sm * self.sms
+
+    def split_elements(self, forward: bool) -> int:
+        """Elements of a tile of the split regime."""
+        if forward:
+            return self.limits.split_fwd_bytes // self.itemsize
+        return self.limits.split_bwd
+
+    def fits(self, elements: int, programs: int, forward: bool) -> bool:
+        """Whether a group of this many elements is worth keeping on chip."""
+        limits = self.limits
+        most = limits.on_chip_fwd if forward else limits.on_chip_bwd
+        # Few programs leave most of the GPU idle; that only pays for small tiles, where
+        # a second launch would cost more.
+        busy = programs >= self.sms // 3 or elements <= limits.on_chip_small
+        return elements <= most and busy
+
+
+def _warps(elements: int, per_thread: int, most: int) -> int:
+    return max(1, min(most, elements // (32 * max(1, per_thread))))
+
+
+def _on_chip_warps(elements: int, forward: bool) -> int:
+    # Backward holds x and dy, hence half of the elements in a thread.
+    return _warps(elements, 32 if forward else 16, 16)
+
+
+def _split_tile(
+    task: _Task,
+    forward: bool,
+    block: tuple[int, int, int],
+    rows: int,
+    pieces: int,
+    programs: int,
+    merge: int,
+) -> Tile:
+    """A split tile of block (BLOCK_D, BLOCK_C, BLOCK_HW).
+
+    `rows` programs cover a map's channels, `pieces` of them one group's; HW is split so
+    that there are about `programs` in all.
+    """
+    BLOCK_D, BLOCK_C, BLOCK_HW = block
+    tiles = triton.cdiv(task.HW, BLOCK_HW)
+    steps = min(tiles, max(1, round(tiles * rows / programs)))
+    splits = triton.cdiv(tiles, steps)
+    per_thread = task.split_elements(forward) // 256
+    return Tile(
+        on_chip=False,
+        BLOCK_D=BLOCK_D,
+        BLOCK_C=BLOCK_C,
+        BLOCK_HW=BLOCK_HW,
+        num_warps=_warps((BLOCK_C or BLOCK_D) * BLOCK_HW, per_thread, 8),
+        programs=rows * splits,
+        splits=splits,
+        steps=steps,
+        partials=pieces * splits,
+        BLOCK_P=min(merge, triton.next_power_of_2(pieces * splits)),
+    )
+
+
+def _on_chip_nchw(task: _Task, forward: bool) -> Tile | None:
+    # Forward reads the group as one flat range: only the backward pass needs sums per
+    # channel, hence rows.
+    BLOCK_D = 1 if forward else triton.next_power_of_2(task.D)
+    BLOCK_HW = triton.next_power_of_2(task.D * task.HW if forward else task.HW)
+    elements = BLOCK_D * BLOCK_HW
+    programs = task.N * task.G
+    if not task.fits(elements, programs, forward):
+        return None
+    warps = _on_chip_warps(elements, forward)
+    return Tile(True, BLOCK_D, 0, BLOCK_HW, warps, programs)
+
+
+def _split_nchw(task: _Task, forward: bool) -> Tile:
+    elements = task.split_elements(forward)
+    # The widest row that wastes at most a quarter of the lanes at the end of HW.
+    BLOCK_HW = min(elements, triton.next_power_of_2(task.HW))
+    while BLOCK_HW > 64 and triton.cdiv(task.HW, BLOCK_HW) * BLOCK_HW > 1.25 * task.HW:
+        BLOCK_HW //= 2
+    groups = task.N * task.G
+    BLOCK_D = min(triton.next_power_of_2(task.D), elements // BLOCK_HW)
+    while BLOCK_D > 1 and groups * triton.cdiv(task.D, BLOCK_D) < task.one_wave:
+        BLOCK_D //= 2
+    pieces = triton.cdiv(task.D, BLOCK_D)
+    return _split_tile(
+        task,
+        forward,
+        (BLOCK_D, 0, BLOCK_HW),
+        rows=groups * pieces,
+        pieces=pieces,
+        programs=task.limits.waves_nchw * task.one_wave,
+        merge=task.limits.merge,
+    )
+
+
+def _channel_blocks(task: _Task, forward: bool) -> tuple[int, int, int]:
+    """BLOCK_D, and BLOCK_C of a piece of about 128 bytes and of all channels."""
+    BLOCK_D = min(triton.next_power_of_2(task.D), task.split_elements(forward))
+    all_channels = triton.next_power_of_2(task.G) * BLOCK_D
+    piece = max(BLOCK_D, task.limits.piece_bytes // task.itemsize)
+    return BLOCK_D, min(all_channels, piece), all_channels
+
+
+def _on_chip_nhwc(task: _Task, forward: bool) -> Tile | None:
+    BLOCK_D, BLOCK_C, all_channels = _channel_blocks(task, forward)
+    if BLOCK_D < task.D:
+        return None
+    limits = task.limits
+    rows = triton.next_power_of_2(task.HW)
+    most = limits.on_chip_fwd if forward else limits.on_chip_bwd
+    half = limits.piece_bytes // task.itemsize // 2
+    width = BLOCK_C
+    if width * rows > most and width > max(BLOCK_D, half):
+        width //= 2
+    while width < all_channels and width * rows < limits.on_chip_min:
+        width *= 2
+    programs = task.N * triton.cdiv(task.G * BLOCK_D, width)
+    if not task.fits(width * rows, programs, forward):
+        return None
+    warps = _on_chip_warps(width * rows, forward)
+    return Tile(True, BLOCK_D, width, rows, warps, programs)
+
+
+def _split_nhwc(task: _Task, forward: bool) -> Tile:
+    elements = task.split_elements(forward)
+    BLOCK_D, BLOCK_C, _ = _channel_blocks(task, forward)
+    pieces = triton.cdiv(task.D, BLOCK_D)
+    if pieces > 1:
+        BLOCK_C = BLOCK_D
+    columns = task.N * triton.cdiv(task.G * BLOCK_D, BLOCK_C) * pieces
+    BLOCK_HW = max(1, min(elements // BLOCK_C, triton.next_power_of_2(task.HW)))
+    while BLOCK_HW > 32 and columns * triton.cdiv(task.HW, BLOCK_HW) < task.one_wave:
+        BLOCK_HW //= 2
+    return _split_tile(
+        task,
+        forward,
+        (BLOCK_D, BLOCK_C, BLOCK_HW),
+        rows=columns,
+        pieces=pieces,
+        programs=task.one_wave,
+        merge=max(1, task.limits.merge * BLOCK_D // BLOCK_C),
+    )
+
+
+class Launch:
+    """One kernel bound to its grid and constants; called with the run-time arguments.
+
+    The first call with 16-byte aligned pointers goes through Triton's argument
+    analysis; later ones call the compiled kernel directly, which is valid because the
+    kernels specialise on nothing but dtype (fixed per Launch) and alignment. Before
+    Triton 3.3 compiled kernels took their arguments without the constants; there every
+    call is analysed.
+    """
+
+    __slots__ = ('_compiled', '_constants', 'constexprs', 'grid', 'kernel', 'options')
+
+    def __init__(self, kernel, programs: int, num_warps: int, **constexprs):
+        self.kernel = kernel
+        self.grid = (programs, 1, 1)
+        # Triton is about to change the default of fp fusion; the kernels want it.
+        self.options = {'num_warps': num_warps, 'enable_fp_fusion': True}
+        # In the order of the kernel's parameters; constants it does not take drop out.
+        self.constexprs = {
+            name: constexprs[name] for name in kernel.arg_names if name in constexprs
+        }
+        self._constants = tuple(self.constexprs.values())
+        self._compiled = None
+
+    def __call__(self, pointers: tuple[Tensor, ...], *scalars: int | float) -> None:
+        bits = 0
+        for pointer in pointers:
+            bits |= pointer.data_ptr()
+        if bits & 15 or self._compiled is None:
+            compiled = self.kernel[self.grid](
+                *pointers, *scalars, **self.constexprs, **self.options
+            )
+            if not bits & 15 and compiled is not None and _CONSTANTS_ARE_PASSED:
+                self._compiled = compiled[self.grid]
+        else:
+            self._compiled(*pointers, *scalars, *self._constants)
+
+    def signature(
+        self, x: torch.dtype, weight: torch.dtype, bias: torch.dtype
+    ) -> dict[str, str]:
+        """Argument types by name, as Triton's ahead-of-time compiler takes them."""
+        dtypes = {'p_weight': weight, 'p_dweight': weight, 'p_bias': bias}
+        dtypes['p_dbias'] = bias
+        for name in ('p_mean', 'p_rstd', 'p_part', 'p_sums'):
+            dtypes[name] = torch.float32
+        short = {torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16'}
+        types = {}
+        for name in self.kernel.arg_names:
+            if name in self.constexprs:
+                types[name] = 'constexpr'
+            elif name.startswith('p_'):
+                types[name] = '*' + short[dtypes.get(name, x)]
+            else:
+                types[name] = 'fp32' if name == 'eps' else 'i32'
+        return types
+
+
+@dataclass(frozen=True)
+class FwdPlan:
+    """The forward launches of one configuration: on chip, or partials then apply."""
+
+    config: LaunchConfig
+    stats: Launch | None
+    apply: Launch
+
+
+@dataclass(frozen=True)
+class BwdPlan:
+    """The backward launches: on chip or partials then dx, and dweight/dbias."""
+
+    config: LaunchConfig
+    tile: Tile
+    sums: Launch
+    dx: Launch | None
+    dwdb: Launch | None
+
+
+def plan_fwd(
+    config: LaunchConfig, *, weight: bool, bias: bool, residual: bool, relu: bool
+) -> FwdPlan:
+    """Binds the forward kernels to a configuration."""
+    tile = config.fwd
+    sizes = _sizes(config, tile)
+    flags = {
+        'HAS_WEIGHT': weight,
+        'HAS_BIAS': bias,
+        'HAS_RESIDUAL': residual,
+        'RELU': relu,
+    }
+    warps = tile.num_warps
+    if tile.on_chip:
+        kernel = nhwc.gn_fwd_nhwc_kernel if config.channels_last else nchw.gn_fwd_kernel
+        if not config.channels_last:
+            sizes['BLOCK_L'] = sizes['BLOCK_HW']
+        launch = Launch(kernel, tile.programs, warps, **sizes, **flags)
+        return FwdPlan(config, None, launch)
+    if config.channels_last:
+        stats, apply = nhwc.gn_stats_partial_nhwc_kernel, nhwc.gn_apply_nhwc_kernel
+    else:
+        stats, apply = nchw.gn_stats_partial_kernel, nchw.gn_apply_kernel
+    apply_sizes = {**sizes, 'BLOCK_P': tile.BLOCK_P}
+    return FwdPlan(
+        config,
+        Launch(stats, tile.programs, warps, **sizes),
+        Launch(apply, tile.programs, warps, **apply_sizes, **flags),
+    )
+
+
+def plan_bwd(
+    config: LaunchConfig,
+    *,
+    weight: bool,
+    bias: bool,
+    residual: bool,
+    relu: bool,
+    need_dx: bool,
+    need_dweight: bool,
+    need_dbias: bool,
+) -> BwdPlan:
+    """Binds the backward kernels; `residual` means the mask of residual + ReLU."""
+    tile = config.bwd if need_dx else config.bwd_sums
+    sizes = _sizes(config, tile)
+    store_sums = need_dweight or need_dbias
+    affine = {'HAS_WEIGHT': weight, 'HAS_BIAS': bias}
+    flags = {
+        **affine,
+        'HAS_RESIDUAL': residual,
+        'RELU': relu,
+        'STORE_SUMS': store_sums,
+    }
+    kernels = nhwc if config.channels_last else nchw
+    suffix = '_nhwc_kernel' if config.channels_last else '_kernel'
+    first = getattr(kernels, ('gn_bwd' if tile.on_chip else 'gn_bwd_partial') + suffix)
+    sums = Launch(first, tile.programs, tile.num_warps, **sizes, **flags)
+    dx = None
+    if need_dx and not tile.on_chip:
+        # After residual + ReLU this kernel reads the masked dy that the first wrote.
+        dx = Launch(
+            getattr(kernels, 'gn_bwd_dx' + suffix),
+            tile.programs,
+            tile.num_warps,
+            **sizes,
+            **affine,
+            BLOCK_P=tile.BLOCK_P,
+            RELU=relu and not residual,
+        )
+    dwdb = None
+    if store_sums:
+        BLOCK_C = 8  # one 32-byte sector, so that narrow layers fill several SMs
+        dwdb = Launch(
+            shared.gn_bwd_dwdb_kernel,
+            triton.cdiv(config.C, BLOCK_C),
+            4,
+            C=config.C,
+            BLOCK_R=min(128, triton.next_power_of_2(config.sum_rows(tile))),
+            BLOCK_C=BLOCK_C,
+            HAS_WEIGHT=need_dweight,
+            HAS_BIAS=need_dbias,
+        )
+    return BwdPlan(config, tile, sums, dx, dwdb)
+
+
+def _sizes(config: LaunchConfig, tile: Tile) -> dict[str, int]:
+    sizes = {'D': config.C // config.G}
+    if config.channels_last:
+        sizes.update(C=config.C, BLOCK_C=tile.BLOCK_C)
+    else:
+        sizes.update(G=config.G, VEC=config.VEC)
+    return {**sizes, 'BLOCK_D': tile.BLOCK_D, 'BLOCK_HW': tile.BLOCK_HW}
+
+
+def launches(plan: FwdPlan | BwdPlan) -> Iterator[Launch]:
+    """The launches of a plan in the order in which they run."""
+    for name in ('stats', 'apply', 'sums', 'dx', 'dwdb'):
+        launch = getattr(plan, name, None)
+        if launch is not None:
+            yield launch
+
+
+def _config(
+    shape: torch.Size, G: int, dtype: torch.dtype, channels_last: bool, device: int
+) -> LaunchConfig:
+    N, C = shape[:2]
+    HW = shape[2:].numel()
+    # One position: rows of channels are contiguous whatever the format; one channel:
+    # both formats are the same and rows of HW are the wider ones.
+    channels_last = HW == 1 or (channels_last and C > 1)
+    sms = INTERPRETER_SMS
+    if device >= 0:
+        sms = torch.cuda.get_device_properties(device).multi_processor_count
+    return LaunchConfig.for_shape(
+        N, C, HW, G, itemsize=dtype.itemsize, channels_last=channels_last, sms=sms
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _cached_fwd(
+    shape: torch.Size,
+    G: int,
+    dtype: torch.dtype,
+    weight: torch.dtype | None,
+    bias: torch.dtype | None,
+    channels_last: bool,
+    residual: bool,
+    relu: bool,
+    device: int,
+) -> FwdPlan:
+    return plan_fwd(
+        _config(shape, G, dtype, channels_last, device),
+        weight=weight is not None,
+        bias=bias is not None,
+        residual=residual,
+        relu=relu,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _cached_bwd(
+    shape: torch.Size,
+    G: int,
+    dtype: torch.dtype,
+    weight: torch.dtype | None,
+    bias: torch.dtype | None,
+    channels_last: bool,
+    residual: bool,
+    relu: bool,
+    needs: tuple[bool, bool, bool],
+    device: int,
+) -> BwdPlan:
+    need_dx, need_dweight, need_dbias = needs
+    return plan_bwd(
+        _config(shape, G, dtype, channels_last, device),
+        weight=weight is not None,
+        bias=bias is not None,
+        residual=residual,
+        relu=relu,
+        need_dx=need_dx,
+        need_dweight=need_dweight,
+        need_dbias=need_dbias,
+    )
+
+
+def _empty(
+    like: Tensor,
+    layout: torch.memory_format | tuple[int, ...],
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Every allocation here: a map like x in a format, or a buffer of a shape."""
+    if isinstance(layout, torch.memory_format):
+        return torch.empty_like(like, memory_format=layout)
+    return torch.empty(layout, dtype=dtype, device=like.device)
+
+
+def clear_plans() -> None:
+    """Forgets cached launch choices, for a change of LIMITS."""
+    _cached_fwd.cache_clear()
+    _cached_bwd.cache_clear()
+
+
+def _on_device(function):
+    """Launches on the device of the first tensor, as torch's own operators do."""
+
+    @functools.wraps(function)
+    def guarded(x: Tensor, *args):
+        device = x.get_device()
+        if device < 0 or device == torch.cuda.current_device():
+            return function(x, *args)
+        with torch.cuda.device(device):
+            return function(x, *args)
+
+    return guarded
+
+
+@_on_device
+def group_norm_fwd(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    residual: Tensor | None,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean, rstd) of y = act(GN(x) + residual); mean, rstd (N, G) in fp32."""
+    fmt = memory_format(x)
+    x = to_format(x, fmt)
+    y = _empty(x, fmt)
+    stats_shape = (x.shape[0], num_groups)
+    mean = _empty(x, stats_shape, torch.float32)
+    rstd = _empty(x, stats_shape, torch.float32)
+    if x.shape[0] == 0:
+        return y, mean, rstd
+    plan = _cached_fwd(
+        x.shape,
+        num_groups,
+        x.dtype,
+        None if weight is None else weight.dtype,
+        None if bias is None else bias.dtype,
+        fmt is not torch.contiguous_format,
+        residual is not None,
+        relu,
+        x.get_device(),
+    )
+    config = plan.config
+    weight = x if weight is None else weight.contiguous()
+    bias = x if bias is None else bias.contiguous()
+    residual = x if residual is None else to_format(residual, fmt)
+    pointers = (x, weight, bias, residual, y, mean, rstd)
+    if plan.stats is None:
+        plan.apply(pointers, config.HW_arg, eps)
+        return y, mean, rstd
+    tile = config.fwd
+    part = _empty(x, (x.shape[0], num_groups, tile.partials, 2), torch.float32)
+    scalars = (config.HW_arg, tile.steps, tile.splits)
+    plan.stats((x, part), *scalars)
+    plan.apply((*pointers, part), *scalars, eps)
+    return y, mean, rstd
+
+
+@_on_device
+def group_norm_bwd(
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    y: Tensor | None,
+    num_groups: int,
+    eps: float,
+    relu: bool,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """(dx, dweight, dbias, dresidual); None where `needs` (the first three) is False.
+
+    y is given for residual + ReLU only; dresidual is then dy where y is not <= 0, and
+    None otherwise. `eps` is part of the signature for implementations that recompute
+    the forward pass.
+    """
+    fmt = memory_format(x)
+    x = to_format(x, fmt)
+    dy = to_format(dy, fmt)
+    need_dx, need_dweight, need_dbias = needs
+    dx = _empty(x, fmt) if need_dx else None
+    dweight = _empty(x, weight.shape, weight.dtype) if need_dweight else None
+    dbias = _empty(x, bias.shape, bias.dtype) if need_dbias else None
+    dresidual = None if y is None else _empty(x, fmt)
+    if x.shape[0] == 0:
+        for gradient in (dweight, dbias):
+            if gradient is not None:
+                gradient.zero_()
+        return dx, dweight, dbias, dresidual
+    plan = _cached_bwd(
+        x.shape,
+        num_groups,
+        x.dtype,
+        None if weight is None else weight.dtype,
+        None if bias is None else bias.dtype,
+        fmt is not torch.contiguous_format,
+        y is not None,
+        relu,
+        needs,
+        x.get_device(),
+    )
+    config, tile = plan.config, plan.tile
+    weight = x if weight is None else weight.contiguous()
+    bias = x if bias is None else bias.contiguous()
+    y = x if y is None else to_format(y, fmt)
+    masked = x if dresidual is None else dresidual
+    rows = config.sum_rows(tile)
+    sums = x
+    if plan.dwdb is not None:
+        sums = _empty(x, (2, rows, config.C), torch.float32)
+    HW = config.HW_arg
+    inputs = (dy, x, y, weight, bias, mean, rstd)
+    if tile.on_chip:
+        plan.sums((*inputs, dx, masked, sums), HW, rows)
+    else:
+        part = _empty(x, (x.shape[0], num_groups, tile.partials, 2), torch.float32)
+        scalars = (HW, tile.steps, tile.splits)
+        plan.sums((*inputs, masked, sums, part), *scalars, rows)
+        if plan.dx is not None:
+            dz = dy if dresidual is None else dresidual
+            plan.dx((dz, x, weight, bias, mean, rstd, dx, part), *scalars)
+    if plan.dwdb is not None:
+        plan.dwdb(
+            (sums, x if dweight is None else dweight, x if dbias is None else dbias),
+            rows,
+        )
+    return dx, dweight, dbias, dresidual

@@ -1,0 +1,126 @@
+"""Compiles the kernels of the detector's shapes without a GPU; prints JSON lines.
+
+    python -m tests.ops.compile_kernels 90 bf16
+
+Run without TRITON_INTERPRET. Each line has the kernel, its shape and layout, registers,
+bytes of stack and local memory (spills), and widths of global loads and stores.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from benchmarks.shapes import SHAPES, Shape
+from gn_det.ops.triton_launch import (
+    FwdPlan,
+    Launch,
+    LaunchConfig,
+    launches,
+    plan_bwd,
+    plan_fwd,
+)
+
+DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+CUOBJDUMP = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
+
+
+def plans(shape: Shape, dtype: torch.dtype, channels_last: bool) -> Iterator:
+    """The forward and backward plan of one row of the shape table, as trained."""
+    config = LaunchConfig.for_shape(
+        shape.N,
+        shape.C,
+        shape.H * shape.W,
+        shape.G,
+        itemsize=dtype.itemsize,
+        channels_last=channels_last,
+    )
+    fused = {
+        'weight': True,
+        'bias': True,
+        'residual': shape.kind == 'residual_relu',
+        'relu': shape.kind != 'plain',
+    }
+    yield plan_fwd(config, **fused)
+    yield plan_bwd(config, **fused, need_dx=True, need_dweight=True, need_dbias=True)
+
+
+def compile_launch(launch: Launch, dtype: torch.dtype, capability: int):
+    """The launch compiled for sm_<capability>, its pointers 16-byte aligned."""
+    signature = launch.signature(dtype, torch.float32, torch.float32)
+    pointers = [i for i, type_ in enumerate(signature.values()) if type_[0] == '*']
+    source = ASTSource(
+        launch.kernel,
+        signature,
+        constexprs=launch.constexprs,
+        attrs={(i,): [['tt.divisibility', 16]] for i in pointers},
+    )
+    target = GPUTarget('cuda', capability, 32)
+    return triton.compile(source, target=target, options=launch.options)
+
+
+def resources(compiled) -> dict[str, int]:
+    """Registers, stack and local bytes of the cubin."""
+    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+        file.write(compiled.asm['cubin'])
+        file.flush()
+        text = subprocess.run(
+            [CUOBJDUMP, '-res-usage', file.name],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    found = dict(re.findall(r'(REG|STACK|LOCAL):(\d+)', text))
+    return {name.lower(): int(found[name]) for name in ('REG', 'STACK', 'LOCAL')}
+
+
+def accesses(ptx: str, operation: str) -> dict[str, int]:
+    """How often each width, such as 'v4.b32' or 'b16', is loaded or stored."""
+    widths = re.findall(rf'{operation}\.global[\w.:]*?((?:v\d\.)?b\d+)\b', ptx)
+    return dict(Counter(widths))
+
+
+def main(capability: int, dtype_name: str) -> None:
+    dtype = DTYPES[dtype_name]
+    seen = set()
+    for shape in SHAPES:
+        for channels_last in (False, True):
+            for plan in plans(shape, dtype, channels_last):
+                for launch in launches(plan):
+                    key = (
+                        launch.kernel.__name__,
+                        tuple(launch.constexprs.items()),
+                        launch.options['num_warps'],
+                    )
+                    if key in seen:
+                        continue
+                    seen.add(key)
+                    compiled = compile_launch(launch, dtype, capability)
+                    ptx = compiled.asm['ptx']
+                    tile = plan.config.fwd if isinstance(plan, FwdPlan) else plan.tile
+                    result = {
+                        'kernel': launch.kernel.__name__,
+                        'shape': shape.name,
+                        'channels_last': channels_last,
+                        'VEC': plan.config.VEC,
+                        'L': shape.C // shape.G * shape.H * shape.W,
+                        'on_chip': tile.on_chip,
+                        'num_warps': launch.options['num_warps'],
+                        **resources(compiled),
+                        'loads': accesses(ptx, 'ld'),
+                        'stores': accesses(ptx, 'st'),
+                    }
+                    print(json.dumps(result), flush=True)
+
+
+if __name__ == '__main__':
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,230 @@
+"""Choice of implementation, its reasons, and the launcher around the kernels."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from gn_det.ops import dispatch, group_norm, implementation, triton_launch
+from gn_det.ops import unsupported_reason as reason
+from tests.ops.cases import DEVICE
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Names of the implementations whose forward ran, in order."""
+    names = []
+    for name, module in (
+        ('torch', dispatch.torch_impl),
+        ('triton', dispatch.triton_launch),
+    ):
+
+        def spy(*args, name=name, forward=module.group_norm_fwd):
+            names.append(name)
+            return forward(*args)
+
+        monkeypatch.setattr(module, 'group_norm_fwd', spy)
+    monkeypatch.delenv('GN_DET_IMPL', raising=False)
+    return names
+
+
+def test_argument_over_context_over_environment_over_auto(chosen, monkeypatch):
+    x = torch.randn(2, 4, 3, device='cpu')
+    if triton_launch.INTERPRETED:
+        group_norm(x, 2)
+        assert chosen == ['torch']
+    x = x.to(DEVICE)
+    monkeypatch.setenv('GN_DET_IMPL', 'triton')
+    group_norm(x, 2)
+    assert chosen[-1] == 'triton'
+    with implementation('torch'):
+        group_norm(x, 2)
+        assert chosen[-1] == 'torch'
+        group_norm(x, 2, impl='triton')
+        assert chosen[-1] == 'triton'
+        with implementation('triton'):
+            group_norm(x, 2)
+            assert chosen[-1] == 'triton'
+        group_norm(x, 2)
+        assert chosen[-1] == 'torch'
+    group_norm(x, 2)
+    assert chosen[-1] == 'triton'
+
+
+def test_operator_and_compiled_graph_choose_when_they_run(chosen, monkeypatch):
+    torch._dynamo.reset()
+    x = torch.randn(2, 4, 3, device=DEVICE)
+    compiled = torch.compile(
+        lambda x: group_norm(x, 2), fullgraph=True, backend='aot_eager'
+    )
+    for name in ('torch', 'triton', 'torch'):
+        monkeypatch.setenv('GN_DET_IMPL', name)
+        compiled(x)
+        assert chosen[-1] == name
+
+
+def test_context_is_local_to_its_thread(chosen):
+    x = torch.randn(2, 4, 3, device='cpu')
+    with implementation('triton'):
+        other = threading.Thread(target=lambda: group_norm(x, 2))
+        other.start()
+        other.join()
+    assert chosen == ['torch']
+
+
+def test_unknown_names_list_the_choices(monkeypatch):
+    x = torch.randn(2, 4, 3)
+    with pytest.raises(ValueError, match="auto, torch, triton, but got 'cuda'"):
+        group_norm(x, 2, impl='cuda')
+    with pytest.raises(ValueError, match='implementation must be one of'):  # noqa: SIM117
+        with implementation('fast'):
+            pass
+    monkeypatch.setenv('GN_DET_IMPL', 'Torch')
+    with pytest.raises(ValueError, match='GN_DET_IMPL must be one of'):
+        group_norm(x, 2)
+
+
+def test_backward_runs_on_what_forward_ran_on(monkeypatch):
+    ran = []
+    backward = triton_launch.group_norm_bwd
+    monkeypatch.setattr(
+        triton_launch,
+        'group_norm_bwd',
+        lambda *args: ran.append('triton') or backward(*args),
+    )
+    x = torch.randn(2, 4, 3, device=DEVICE, requires_grad=True)
+    with implementation('triton'):
+        y = group_norm(x, 2)
+    torch.autograd.grad(y, x, torch.randn_like(y))
+    assert ran == ['triton']
+
+
+def test_reasons():
+    x = torch.randn(2, 4, 3, device=DEVICE)
+    assert reason(x, 2) is None
+    assert 'float64' in reason(x.double(), 2)
+    assert 'weight in torch.float64' in reason(x, 2, x[0, :, 0].double())
+    assert 'residual in torch.float32' in reason(x, 2, residual=x.half())
+    huge = torch.empty(1, device=DEVICE).expand(2, 4, 2**30)
+    assert 'positions' in reason(huge, 2)
+    with pytest.raises(RuntimeError, match=r"'triton' was asked for, but .*float64"):
+        group_norm(x.double(), 2, impl='triton')
+
+
+def test_auto_logs_the_reason_once(monkeypatch, caplog):
+    monkeypatch.setattr(dispatch, '_logged', set())
+    monkeypatch.delenv('GN_DET_IMPL', raising=False)
+    x = torch.randn(2, 4, 3)
+    with caplog.at_level(logging.INFO, logger='gn_det.ops.dispatch'):
+        group_norm(x, 2)
+        group_norm(x, 2)
+    assert [record.getMessage() for record in caplog.records] == [
+        'group_norm uses torch: x is on cpu'
+    ]
+
+
+def run_python(code: str, **environment) -> str:
+    """What `code` prints in a fresh interpreter."""
+    clean = {k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'}
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_without_gpu_and_interpreter():
+    code = (
+        'import torch\n'
+        'from gn_det.ops import group_norm, unsupported_reason\n'
+        'x = torch.randn(2, 4, 3)\n'
+        'assert group_norm(x, 2).shape == x.shape\n'
+        'print(unsupported_reason(x, 2))\n'
+    )
+    assert 'need a CUDA tensor, but x is on cpu' in run_python(code)
+
+
+def test_without_triton():
+    code = (
+        'import sys\n'
+        "sys.modules['triton'] = None\n"
+        'import torch\n'
+        'from gn_det.ops import group_norm, unsupported_reason\n'
+        'x = torch.randn(2, 4, 3)\n'
+        'assert group_norm(x, 2).shape == x.shape\n'
+        'print(unsupported_reason(x, 2))\n'
+    )
+    assert 'Triton cannot be imported' in run_python(code)
+
+
+class FakeKernel:
+    """Stands for a compiled kernel: records how it is launched."""
+
+    arg_names = ('p_x', 'p_y', 'HW', 'C', 'BLOCK')
+
+    def __init__(self):
+        self.calls = []
+
+    def __getitem__(self, grid):
+        def launch(*args, **kwargs):
+            self.calls.append(('analysed', grid, len(args), kwargs))
+            return self.compiled()
+
+        return launch
+
+    def compiled(self):
+        kernel = self
+
+        class Compiled:
+            def __getitem__(self, grid):
+                return lambda *args: kernel.calls.append(('direct', grid, args))
+
+        return Compiled()
+
+
+def test_launch_reuses_the_compiled_kernel_for_aligned_pointers():
+    kernel = FakeKernel()
+    launch = triton_launch.Launch(kernel, 7, 4, BLOCK=32, C=8, UNUSED=1)
+    x = torch.empty(64)
+    launch((x[1:], x), 9)
+    launch((x, x), 9)
+    launch((x, x), 10)
+    launch((x, x[1:]), 10)
+    kinds = [call[0] for call in kernel.calls]
+    assert kinds == ['analysed', 'analysed', 'direct', 'analysed']
+    assert all(call[1] == (7, 1, 1) for call in kernel.calls)
+    assert kernel.calls[0][3]['num_warps'] == 4
+    direct = kernel.calls[2][2]
+    # Every parameter in the kernel's own order, constants last.
+    assert direct[2:] == (10, 8, 32)
+
+
+def test_plans_are_made_once_per_shape():
+    triton_launch.clear_plans()
+    x = torch.randn(2, 4, 3, device=DEVICE)
+    for _ in range(3):
+        group_norm(x, 2, impl='triton')
+    info = triton_launch._cached_fwd.cache_info()
+    assert (info.misses, info.hits) == (1, 2)
+
+
+def test_constants_follow_the_arguments_in_every_kernel():
+    """Launch passes run-time arguments first and constants after them."""
+    for module in (triton_launch.shared, triton_launch.nchw, triton_launch.nhwc):
+        for name, kernel in vars(module).items():
+            if not (name.startswith('gn_') and name.endswith('_kernel')):
+                continue
+            constants = [argument.isupper() for argument in kernel.arg_names]
+            runtime = {'HW', 'HW_UNITS', 'TILES', 'SPLITS', 'ROWS'}
+            constants = [
+                constant and argument not in runtime
+                for constant, argument in zip(constants, kernel.arg_names, strict=True)
+            ]
+            assert constants == sorted(constants), name
