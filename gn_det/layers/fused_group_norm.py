@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from mmengine.registry import MODELS
 from torch import nn
-from torch.nn import functional as F
+
+from gn_det.ops import group_norm
 
 # NOTE The class has to be a *direct* subclass of nn.GroupNorm: mmengine's initialisers
 # match a class by its own name and its direct bases' names only, so a grandchild would
@@ -19,7 +20,9 @@ class FusedGroupNorm(nn.GroupNorm):
     """Group Norm over `(N, C, *)`, with an optional residual and ReLU behind it.
 
     `y = act(GN(x) + residual)`, arXiv 1803.08494, eq. 7. Parameters, state-dict keys
-    and defaults are those of `torch.nn.GroupNorm`.
+    and defaults are those of `torch.nn.GroupNorm`. The arithmetic, its dtypes and the
+    choice of implementation are `gn_det.ops.group_norm`'s: the output has the dtype and
+    memory format of x, under autocast too.
 
     Args:
         num_channels: C, the channels of x. mmcv passes it from the layer before.
@@ -80,10 +83,15 @@ class FusedGroupNorm(nn.GroupNorm):
         self, x: torch.Tensor, residual: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Normalise x; `residual`, if given, has x's shape and dtype."""
-        y = F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-        if residual is not None:
-            y = y + residual
-        return F.relu(y) if self.activation == 'relu' else y
+        return group_norm(
+            x,
+            self.num_groups,
+            self.weight,
+            self.bias,
+            self.eps,
+            activation=self.activation,
+            residual=residual,
+        )
 
     def extra_repr(self) -> str:
         """The arguments of the layer, `activation` only where there is one."""
