@@ -7,13 +7,14 @@ OVERLAY := .overlay
 HOST_TESTS := tests/compat tests/layers tests/configs tests/runtime tests/evaluation \
 	tests/tools
 
-.PHONY: help install quickstart test test-openmmlab lint format clean
+.PHONY: help install quickstart test test-openmmlab lint format bench clean
 
 help:
 	@echo 'make quickstart      train and evaluate a small GN Mask R-CNN on shapes (CPU)'
 	@echo 'make test            all tests this machine can run'
 	@echo 'make test-openmmlab  the tests against the original OpenMMLab releases'
 	@echo 'make lint            ruff check and ruff format --check'
+	@echo 'make bench           time the op on a CUDA device, and its host cost'
 	@echo 'make install         only build .venv'
 	@echo 'make clean           remove .venv, the overlay, generated data and results'
 
@@ -53,6 +54,11 @@ lint: $(VENV)/.dev-installed
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench_group_norm.py
+	$(BIN)/python benchmarks/bench_host.py
+	$(BIN)/python benchmarks/plot.py
 
 clean:
 	rm -rf $(VENV) $(OVERLAY) data/shapes work_dirs/quickstart

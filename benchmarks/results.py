@@ -1,0 +1,107 @@
+"""The CSV files: their columns, their names, and what a machine writes into them."""
+
+import csv
+import datetime
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import triton
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / 'benchmarks' / 'results'
+SPEED = 'group-norm'
+HOST = 'host-cost'
+
+_ENVIRONMENT = ('gpu', 'torch', 'triton', 'commit', 'date')
+SPEED_COLUMNS = (
+    *('op', 'dir', 'impl', 'dtype', 'layout', 'relu', 'residual'),
+    *('N', 'C', 'H', 'W', 'G', 'count_r50', 'count_r101'),
+    *('ms_p50', 'ms_p20', 'ms_p80', 'cache', 'gbps', 'frac_of_copy', 'peak_mib'),
+    *_ENVIRONMENT,
+)
+HOST_COLUMNS = (
+    *('op', 'dir', 'impl', 'dtype', 'layout', 'relu', 'residual', 'regime'),
+    *('us_p50', 'us_p20', 'us_p80', 'ratio_to_torch', 'scope', 'python'),
+    *_ENVIRONMENT,
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and with what a row was measured; `gpu` is 'cpu' where there is none."""
+
+    gpu: str
+    torch: str
+    triton: str
+    commit: str
+    date: str
+    python: str
+
+    @classmethod
+    def here(cls) -> 'Environment':
+        cuda = torch.cuda.is_available()
+        return cls(
+            gpu=torch.cuda.get_device_name() if cuda else 'cpu',
+            torch=torch.__version__,
+            triton=triton.__version__,
+            commit=_commit(),
+            date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            python=platform.python_version(),
+        )
+
+    @property
+    def tag(self) -> str:
+        """'h200_pt215_tr39': the part of a file name that must never be mixed."""
+        name = re.sub(r'^(nvidia|amd)\s+', '', self.gpu.lower())
+        name = re.sub(r'[^a-z0-9]+', '-', name).strip('-')
+        return f'{name}_pt{_short(self.torch)}_tr{_short(self.triton)}'
+
+
+def _short(version: str) -> str:
+    return ''.join(version.split('.')[:2])
+
+
+def _commit() -> str:
+    command = ['git', 'describe', '--always', '--dirty', '--exclude', '*']
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return 'unknown'
+    return found.stdout.strip() or 'unknown'
+
+
+def speed_name(dtype: str, layout: str, tag: str, suffix: str = '') -> str:
+    """'group-norm_bf16_nhwc_h200_pt215_tr39.csv'; a suffix marks a partial run."""
+    return f'{SPEED}_{dtype}_{layout}_{tag}{suffix}.csv'
+
+
+def host_name(tag: str, scope: str) -> str:
+    """'host-cost_up-to-launch_cpu_pt215_tr39.csv'."""
+    return f'{HOST}_{scope}_{tag}.csv'
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
+    """Writes a CSV file whole, so that an interrupted run leaves a readable one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix('.tmp')
+    with partial.open('w', newline='') as file:
+        writer = csv.DictWriter(file, columns, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, as text."""
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def rounded(value: float) -> float:
+    """Five significant digits: more than any timing here can tell apart."""
+    return float(f'{value:.5g}')

@@ -1,0 +1,102 @@
+"""Figures from a synthetic CSV: they exist, are not blank, and show its numbers."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from benchmarks import plot
+from benchmarks.cases import network_cases
+from benchmarks.results import HOST_COLUMNS, SPEED_COLUMNS, write_rows
+
+TIMES = {'copy': 1.0, 'gn_det': 1.5, 'torch': 9.0}
+
+
+def speed_rows() -> list[dict]:
+    return [
+        {
+            **dict.fromkeys(SPEED_COLUMNS, 'none'),
+            **dict(dir=direction, impl=impl, dtype='bf16', layout='nhwc', cache='cold'),
+            **dict(N=case.N, C=case.C, H=case.H, W=case.W, G=case.G),
+            **dict(relu=int(case.relu), residual=int(case.residual)),
+            **dict(count_r50=case.count_r50, count_r101=case.count_r101),
+            'ms_p50': ms,
+            'frac_of_copy': 1 / ms,
+        }
+        for case in network_cases('bf16', 'nhwc')
+        for direction in ('fwd', 'bwd')
+        for impl, ms in TIMES.items()
+    ]
+
+
+def host_rows() -> list[dict]:
+    return [
+        {
+            **dict.fromkeys(HOST_COLUMNS, 'none'),
+            **dict(dir=direction, impl=impl, layout='nchw', relu=1, residual=0),
+            **dict(regime='split', us_p50=us),
+        }
+        for direction in ('fwd', 'bwd')
+        for impl, us in (('gn_det', 12.0), ('torch', 10.0))
+    ]
+
+
+@pytest.fixture
+def csv_files(tmp_path):
+    speed = tmp_path / 'group-norm_bf16_nhwc_h200_pt215_tr39.csv'
+    host = tmp_path / 'host-cost_up-to-launch_cpu_pt215_tr39.csv'
+    write_rows(speed, SPEED_COLUMNS, speed_rows())
+    write_rows(host, HOST_COLUMNS, host_rows())
+    write_rows(speed.with_stem(speed.stem + '_quick'), SPEED_COLUMNS, speed_rows())
+    return tmp_path
+
+
+def test_figures_of_a_folder(csv_files, tmp_path, capsys):
+    paths = plot.find(csv_files)
+    assert [path.name.split('_')[0] for path in paths] == ['group-norm', 'host-cost']
+    out = tmp_path / 'figures'
+    assert plot.main([*map(str, paths), '--out', str(out)]) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [
+        'group-norm_bf16_nhwc_h200_pt215_tr39_shapes.png',
+        'group-norm_bf16_nhwc_h200_pt215_tr39_totals.png',
+        'host-cost_up-to-launch_cpu_pt215_tr39.png',
+    ]
+    for name in names:
+        picture = matplotlib.image.imread(out / name)
+        assert min(picture.shape[:2]) > 100
+        blue = (picture[..., 2] - picture[..., 0]) > 0.3
+        assert np.mean(blue) > 1e-3, f'{name} shows no bar of gn_det'
+    assert capsys.readouterr().out.count('wrote') == 3
+
+
+def test_bars_have_the_heights_of_the_csv(csv_files):
+    path = plot.find(csv_files)[0]
+    rows = plot.read_rows(path)
+    forward = plot.shapes_figure(rows).axes[0]
+    bars = {c.get_label(): [b.get_height() for b in c] for c in forward.containers}
+    cases = len(network_cases('bf16', 'nhwc'))
+    assert bars == {'gn_det': [1.5] * cases, 'torch': [9.0] * cases}
+    (totals,) = plot.totals_figure(rows).axes
+    heights = {c.get_label(): [b.get_height() for b in c] for c in totals.containers}
+    assert heights['gn_det'] == pytest.approx([103.5, 103.5, 180, 180])
+    assert heights['torch'] == pytest.approx([621, 621, 1080, 1080])
+
+
+def test_totals_of_part_of_a_network_are_not_drawn():
+    rows = [row for row in speed_rows() if row['C'] != 64]
+    assert plot.totals_figure(rows) is None
+
+
+def test_no_csv(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(plot, 'find', list)
+    assert plot.main([]) == 2
+    assert 'No CSV' in capsys.readouterr().err
+    assert plot.main([str(tmp_path / 'absent.csv')]) == 2
+    assert 'absent.csv does not exist' in capsys.readouterr().err
+
+
+def test_a_csv_of_something_else(tmp_path, capsys):
+    path = tmp_path / 'group-norm_other.csv'
+    path.write_text('a,b\n1,2\n')
+    assert plot.main([str(path), '--out', str(tmp_path)]) == 2
+    assert 'is not a CSV of these benchmarks' in capsys.readouterr().err
