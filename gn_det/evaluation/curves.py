@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gn_det.evaluation.run_log import RunLog
 
@@ -40,6 +41,7 @@ def draw_curves(log: RunLog, path: str | Path, title: str = '') -> None:
             style = ':' if key.endswith('_50') else '-'
             figures.plot(*zip(*points, strict=True), style, marker='o', label=label)
     figures.set(xlabel='epoch', ylabel='AP', ylim=(0, 1))
+    figures.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (losses, figures):
         axes.grid(alpha=0.3)
         if axes.lines:

@@ -111,8 +111,14 @@ def load_state_dict(path: str) -> Mapping[str, torch.Tensor]:
     return {name.removeprefix('module.'): value for name, value in state.items()}
 
 
-def check_fit(model: torch.nn.Module, path: str) -> None:
-    """Check that a checkpoint holds exactly the weights of a model.
+def check_fit(model: torch.nn.Module, path: str, exact: bool = True) -> None:
+    """Check that a checkpoint holds the weights of a model.
+
+    Args:
+        model: built from the config.
+        path: the checkpoint.
+        exact: whether every tensor must be there and none left over. If not, as when
+            fine-tuning, one that fits is enough.
 
     Raises:
         UserError: naming how many tensors are missing, left over, or of another shape,
@@ -142,7 +148,8 @@ def check_fit(model: torch.nn.Module, path: str) -> None:
         )
         if names
     ]
-    if problems:
+    fitting = len(wanted) - len(missing) - len(reshaped)
+    if problems and (exact or not fitting):
         raise UserError(
             f'{path} does not match the model of the config, of {len(wanted)} tensors: '
             f'{"; ".join(problems)}; give the config this checkpoint was trained with'

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 
 from gn_det.runtime.errors import UserError
@@ -79,15 +80,16 @@ def _check_dataset(dataset: ConfigDict, where: str, with_truth: bool) -> None:
             f'annotation file not found: {os.path.abspath(ann_file)} (ann_file of '
             f'{where}); {_HOW_TO_SET}'
         )
-    images = check_coco_file(ann_file, with_truth)
+    content = check_coco_file(ann_file, with_truth)
     image_dir = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
     if not os.path.isdir(image_dir):
         raise UserError(
             f'image folder not found: {os.path.abspath(image_dir)} (data_prefix.img of '
             f'{where}); {_HOW_TO_SET}'
         )
-    if images:
-        first = os.path.join(image_dir, images[0]['file_name'])
+    if content is not None:
+        _check_classes(dataset, content['categories'], ann_file)
+        first = os.path.join(image_dir, content['images'][0]['file_name'])
         if not os.path.isfile(first):
             raise UserError(
                 f'image not found: {os.path.abspath(first)}, the first that '
@@ -95,7 +97,25 @@ def _check_dataset(dataset: ConfigDict, where: str, with_truth: bool) -> None:
             )
 
 
-def check_coco_file(path: str | Path, with_truth: bool = True) -> list[dict]:
+def _check_classes(dataset: ConfigDict, categories: list[dict], ann_file: str) -> None:
+    """A dataset none of whose classes is in the file would load without an object."""
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if classes is None and dataset.type == 'CocoDataset':
+        classes = CocoDataset.METAINFO['classes']
+    names = [category['name'] for category in categories]
+    if classes is not None and not set(classes) & set(names):
+        raise UserError(
+            f'none of the classes of {dataset.type} ({_shown(classes)}) is a category '
+            f'of {ann_file} ({_shown(names)}); set '
+            'train_dataloader.dataset.metainfo=dict(classes=(…)) and its like'
+        )
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ', '.join([*names[:3], *(['…'] if len(names) > 3 else [])])
+
+
+def check_coco_file(path: str | Path, with_truth: bool = True) -> dict | None:
     """Check that a file is COCO JSON.
 
     Args:
@@ -104,7 +124,7 @@ def check_coco_file(path: str | Path, with_truth: bool = True) -> list[dict]:
             `categories`.
 
     Returns:
-        The image records, or an empty list for a file too large to parse here.
+        Its content, or None for a file too large to parse here.
 
     Raises:
         UserError: if it is not JSON, cut short, or lacks a part.
@@ -112,7 +132,7 @@ def check_coco_file(path: str | Path, with_truth: bool = True) -> list[dict]:
     parts = ['images', 'categories', *(['annotations'] if with_truth else [])]
     if os.path.getsize(path) > _PARSE_LIMIT_BYTES:
         _scan_coco_file(path, parts)
-        return []
+        return None
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
@@ -132,7 +152,7 @@ def check_coco_file(path: str | Path, with_truth: bool = True) -> list[dict]:
         raise UserError(f'{path} lists no images; {_WANTED}')
     if not all(isinstance(image, dict) and 'file_name' in image for image in images):
         raise UserError(f'{path}: an image without a file_name; {_WANTED}')
-    return images
+    return content
 
 
 _WANTED = 'expected an object with the lists images, annotations and categories'

@@ -85,8 +85,9 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 def run_training(cfg: Config) -> None:
     """Train, validating as often as the config asks for it."""
     runner = build_runner(cfg, ('train', 'val'))
-    if cfg.get('load_from') and cfg.get('resume'):
-        checkpoints.check_fit(runner.model, cfg.load_from)
+    if cfg.get('load_from'):
+        exact = bool(cfg.get('resume'))
+        checkpoints.check_fit(runner.model, cfg.load_from, exact)
     runner.train()
 
 

@@ -145,6 +145,14 @@ class TestFit:
         with pytest.raises(UserError, match=r'50 left over \(x0, x1, x2, …\)'):
             check_fit(model(), str(save(tmp_path / 'a.pth', state)))
 
+    def test_fine_tuning_needs_one_tensor_that_fits(self, tmp_path):
+        state = model().state_dict()
+        part = {'0.weight': state['0.weight'], 'other': torch.zeros(1)}
+        check_fit(model(), str(save(tmp_path / 'a.pth', part)), exact=False)
+        none = {'0.weight': torch.zeros(1), 'other': torch.zeros(1)}
+        with pytest.raises(UserError, match='does not match the model'):
+            check_fit(model(), str(save(tmp_path / 'b.pth', none)), exact=False)
+
     def test_not_found(self, tmp_path):
         with pytest.raises(UserError, match=f'checkpoint not found: {tmp_path}/no.pth'):
             load_state_dict(str(tmp_path / 'no.pth'))

@@ -19,6 +19,7 @@ def config(root, **dataset) -> Config:
         data_root=str(root),
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'),
+        metainfo=dict(classes=('circle', 'square', 'triangle')),
     )
     leaf.update(dataset)
     return Config(dict(train_dataloader=dict(dataset=leaf)))
@@ -62,6 +63,13 @@ def test_image_folder_of_another_split(root):
     (root / 'train').mkdir()
     text = error_of(config(root))
     assert f'image not found: {root}/train/000001.jpg' in text
+
+
+@pytest.mark.parametrize('metainfo', [None, dict(classes=('cat', 'dog'))])
+def test_classes_that_are_not_in_the_file(root, metainfo):
+    text = error_of(config(root, metainfo=metainfo))
+    assert 'none of the classes of CocoDataset' in text
+    assert '(circle, square, triangle)' in text
 
 
 def test_inside_wrappers(root, tmp_path):
@@ -109,7 +117,7 @@ def test_test_set_without_truth_may_only_be_formatted(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(b'')
     path = tmp_path / 'info.json'
     path.write_text('{"images": [{"file_name": "a.jpg"}], "categories": []}')
-    dataset = dict(data_root=str(tmp_path), ann_file='info.json')
+    dataset = dict(type='Own', data_root=str(tmp_path), ann_file='info.json')
     cfg = Config(
         dict(
             test_dataloader=dict(dataset=dataset),
@@ -129,7 +137,7 @@ class TestLargeFile:
         monkeypatch.setattr(data_module, '_PARSE_LIMIT_BYTES', 0)
 
     def test_good(self, root):
-        assert check_coco_file(root / 'annotations/instances_train.json') == []
+        assert check_coco_file(root / 'annotations/instances_train.json') is None
 
     def test_cut_short(self, root):
         path = root / 'annotations/instances_train.json'
