@@ -71,15 +71,17 @@ def unsupported_reason(
     """Why the Triton kernels cannot take this call, in words; None when they can."""
     if triton_launch is None:
         return _MISSING
-    if not x.is_cuda and not triton_launch.INTERPRETED:
+    on_cuda = x.is_cuda
+    if not on_cuda and not triton_launch.INTERPRETED:
         return f'the Triton kernels need a CUDA tensor, but x is on {x.device}'
     if x.dtype not in _DTYPES:
         return f'the Triton kernels compute in float32 and cannot serve {x.dtype}'
-    if x.is_cuda and torch.version.hip is None and _capability(x.get_device()) < (8, 0):
+    if on_cuda and torch.version.hip is None and _capability(x.get_device()) < (8, 0):
         return 'the Triton kernels need compute capability 8.0 or higher'
-    for name, parameter in (('weight', weight), ('bias', bias)):
-        if parameter is not None and parameter.dtype not in _DTYPES:
-            return f'the Triton kernels cannot read {name} in {parameter.dtype}'
+    if weight is not None and weight.dtype not in _DTYPES:
+        return f'the Triton kernels cannot read weight in {weight.dtype}'
+    if bias is not None and bias.dtype not in _DTYPES:
+        return f'the Triton kernels cannot read bias in {bias.dtype}'
     if residual is not None and residual.dtype != x.dtype:
         return f'the Triton kernels need residual in {x.dtype}, as x'
     if x.numel() >= _MAX_POSITIONS and x.shape[2:].numel() >= _MAX_POSITIONS:

@@ -9,8 +9,13 @@ from gn_det.ops.dispatch import CHOICES, requested, select
 from gn_det.ops.layout import memory_format
 
 _ACTIVATIONS = (None, 'relu')
-_FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_PLAIN_TENSORS = (Tensor, Parameter)
+_VECTOR_DTYPES = {
+    torch.float32: (torch.float32,),
+    torch.float16: (torch.float16, torch.float32),
+    torch.bfloat16: (torch.bfloat16, torch.float32),
+    torch.float64: (torch.float64,),
+}
+_PLAIN = (Tensor, Parameter, type(None))
 
 
 def group_norm(
@@ -62,7 +67,16 @@ def group_norm(
     """
     _validate(x, num_groups, weight, bias, activation, residual, impl)
     relu = activation is not None
-    if torch.compiler.is_compiling() or _intercepted(x, weight, bias, residual):
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or type(x) not in _PLAIN
+        or type(weight) not in _PLAIN
+        or type(bias) not in _PLAIN
+        or type(residual) not in _PLAIN
+    ):
+        # Something other than plain autograd has to see the call.
         y, _, _ = torch.ops.gn_det.group_norm(
             x, num_groups, weight, bias, eps, residual, relu, impl
         )
@@ -97,6 +111,8 @@ def _validate(
         )
     N, C = shape[0], shape[1]
     HW = shape[2:].numel()
+    dtype = x.dtype
+    device = x.device
     if num_groups <= 0:
         raise RuntimeError(
             f'Expected num groups to be greater than 0, got {num_groups}'
@@ -115,53 +131,47 @@ def _validate(
             'Expected more than 1 value per channel when training, got input size '
             f'{list(shape)}'
         )
-    dtype = x.dtype
-    if dtype not in _FLOATING:
+    if dtype not in _VECTOR_DTYPES:
         raise RuntimeError(f'Expected a floating-point input, but got {dtype}')
-    for name, parameter in (('weight', weight), ('bias', bias)):
-        if parameter is None:
-            continue
-        if parameter.ndim != 1 or parameter.shape[0] != C:
-            raise RuntimeError(
-                f'Expected {name} to be a vector of size equal to the number of '
-                f'channels in input, but got {name} of shape '
-                f'{list(parameter.shape)} and input of shape {list(shape)}'
-            )
-        if parameter.dtype != dtype and (
-            parameter.dtype != torch.float32 or dtype == torch.float64
-        ):
-            raise RuntimeError(
-                f'Expected {name} in float32 or in the dtype of input, {dtype}, but '
-                f'got {parameter.dtype}'
-            )
-        if parameter.device != x.device:
-            raise RuntimeError(
-                f'Expected {name} on {x.device}, as input, but it is on '
-                f'{parameter.device}'
-            )
+    dtypes = _VECTOR_DTYPES[dtype]
+    if weight is not None and (
+        weight.shape != (C,) or weight.dtype not in dtypes or weight.device != device
+    ):
+        _refuse_vector('weight', weight, x)
+    if bias is not None and (
+        bias.shape != (C,) or bias.dtype not in dtypes or bias.device != device
+    ):
+        _refuse_vector('bias', bias, x)
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be None or 'relu', but got {activation!r}")
     if impl is not None and impl not in CHOICES:
         requested(impl)
     if residual is not None and (
-        residual.shape != shape
-        or residual.dtype != dtype
-        or residual.device != x.device
+        residual.shape != shape or residual.dtype != dtype or residual.device != device
     ):
         raise RuntimeError(
             f'Expected residual of shape {list(shape)} and dtype {dtype} on '
-            f'{x.device}, as input, but got {list(residual.shape)} and '
+            f'{device}, as input, but got {list(residual.shape)} and '
             f'{residual.dtype} on {residual.device}'
         )
 
 
-def _intercepted(*tensors: Tensor | None) -> bool:
-    """Whether anything but plain autograd has to see the call."""
-    if torch._C._len_torch_dispatch_stack() > 0:
-        return True
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return any(t is not None and type(t) not in _PLAIN_TENSORS for t in tensors)
+def _refuse_vector(name: str, vector: Tensor, x: Tensor) -> None:
+    """Says what keeps a weight or bias from going with x."""
+    if vector.shape != (x.shape[1],):
+        raise RuntimeError(
+            f'Expected {name} to be a vector of size equal to the number of '
+            f'channels in input, but got {name} of shape '
+            f'{list(vector.shape)} and input of shape {list(x.shape)}'
+        )
+    if vector.dtype not in _VECTOR_DTYPES[x.dtype]:
+        raise RuntimeError(
+            f'Expected {name} in float32 or in the dtype of input, {x.dtype}, but '
+            f'got {vector.dtype}'
+        )
+    raise RuntimeError(
+        f'Expected {name} on {x.device}, as input, but it is on {vector.device}'
+    )
 
 
 class _GroupNorm(torch.autograd.Function):
@@ -172,11 +182,8 @@ class _GroupNorm(torch.autograd.Function):
         y, mean, rstd = impl.group_norm_fwd(
             x, num_groups, weight, bias, eps, residual, relu
         )
-        masked = relu and residual is not None
-        ctx.save_for_backward(
-            *_kept(ctx.needs_input_grad[:3], x, mean, rstd, weight, bias),
-            y if masked else None,
-        )
+        kept_y = y if relu and residual is not None else None
+        _keep(ctx, ctx.needs_input_grad[:3], x, mean, rstd, weight, bias, kept_y)
         ctx.settings = (num_groups, eps, relu, impl)
         return y
 
@@ -197,16 +204,21 @@ class _GroupNorm(torch.autograd.Function):
         return (*_with_dresidual(gradients, dy, need_dresidual), None, None, None, None)
 
 
-def _kept(
+def _keep(
+    ctx,
     needs: tuple[bool, bool, bool],
     x: Tensor,
     mean: Tensor,
     rstd: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-) -> tuple[Tensor | None, ...]:
-    """What the backward pass of the norm keeps: nothing if only residual needs it."""
-    return (x, mean, rstd, weight, bias) if any(needs) else (None,) * 5
+    y: Tensor | None,
+) -> None:
+    """Keeps what the backward pass reads: of the norm nothing if no input needs it."""
+    if True in needs:
+        ctx.save_for_backward(x, mean, rstd, weight, bias, y)
+    else:
+        ctx.save_for_backward(None, None, None, None, None, y)
 
 
 def _with_dresidual(
@@ -314,10 +326,8 @@ def _setup_context(ctx, inputs, output):
     y, mean, rstd = output
     ctx.mark_non_differentiable(mean, rstd)
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.needs_input_grad[3])
-    masked = relu and residual is not None
-    ctx.save_for_backward(
-        *_kept(needs, x, mean, rstd, weight, bias), y if masked else None
-    )
+    kept_y = y if relu and residual is not None else None
+    _keep(ctx, needs, x, mean, rstd, weight, bias, kept_y)
     ctx.settings = (num_groups, eps, relu, impl)
 
 

@@ -288,11 +288,11 @@ def _split_nhwc(task: _Task, forward: bool) -> Tile:
 class Launch:
     """One kernel bound to its grid and constants; called with the run-time arguments.
 
-    The first call with 16-byte aligned pointers goes through Triton's argument
-    analysis; later ones call the compiled kernel directly, which is valid because the
-    kernels specialise on nothing but dtype (fixed per Launch) and alignment. Before
-    Triton 3.3 compiled kernels took their arguments without the constants; there every
-    call is analysed.
+    The first call whose pointers are all 16-byte `aligned` goes through Triton's
+    argument analysis; later ones call the compiled kernel directly, which is valid
+    because the kernels specialise on nothing but dtype (fixed per Launch) and
+    alignment. Before Triton 3.3 compiled kernels took their arguments without the
+    constants; there every call is analysed.
     """
 
     __slots__ = ('_compiled', '_constants', 'constexprs', 'grid', 'kernel', 'options')
@@ -309,18 +309,13 @@ class Launch:
         self._constants = tuple(self.constexprs.values())
         self._compiled = None
 
-    def __call__(self, pointers: tuple[Tensor, ...], *scalars: int | float) -> None:
-        bits = 0
-        for pointer in pointers:
-            bits |= pointer.data_ptr()
-        if bits & 15 or self._compiled is None:
-            compiled = self.kernel[self.grid](
-                *pointers, *scalars, **self.constexprs, **self.options
-            )
-            if not bits & 15 and compiled is not None and _CONSTANTS_ARE_PASSED:
-                self._compiled = compiled[self.grid]
-        else:
-            self._compiled(*pointers, *scalars, *self._constants)
+    def __call__(self, aligned: bool, *args: Tensor | int | float) -> None:
+        if aligned and self._compiled is not None:
+            self._compiled(*args, *self._constants)
+            return
+        compiled = self.kernel[self.grid](*args, **self.constexprs, **self.options)
+        if aligned and compiled is not None and _CONSTANTS_ARE_PASSED:
+            self._compiled = compiled[self.grid]
 
     def signature(
         self, x: torch.dtype, weight: torch.dtype, bias: torch.dtype
@@ -344,22 +339,34 @@ class Launch:
 
 @dataclass(frozen=True)
 class FwdPlan:
-    """The forward launches of one configuration: on chip, or partials then apply."""
+    """The forward launches of one configuration: on chip, or partials then apply.
+
+    `scalars` follow the pointers of every launch, `part` is the shape of the partials.
+    """
 
     config: LaunchConfig
     stats: Launch | None
     apply: Launch
+    scalars: tuple[int, ...]
+    part: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class BwdPlan:
-    """The backward launches: on chip or partials then dx, and dweight/dbias."""
+    """The backward launches: on chip or partials then dx, and dweight/dbias.
+
+    `scalars` follow the pointers of `sums` and `dx`, `part` is the shape of the
+    partials. The channel sums have `rows` rows.
+    """
 
     config: LaunchConfig
     tile: Tile
     sums: Launch
     dx: Launch | None
     dwdb: Launch | None
+    scalars: tuple[int, ...]
+    part: tuple[int, ...]
+    rows: int
 
 
 def plan_fwd(
@@ -380,7 +387,7 @@ def plan_fwd(
         if not config.channels_last:
             sizes['BLOCK_L'] = sizes['BLOCK_HW']
         launch = Launch(kernel, tile.programs, warps, **sizes, **flags)
-        return FwdPlan(config, None, launch)
+        return FwdPlan(config, None, launch, *_run_time(config, tile))
     if config.channels_last:
         stats, apply = nhwc.gn_stats_partial_nhwc_kernel, nhwc.gn_apply_nhwc_kernel
     else:
@@ -390,6 +397,7 @@ def plan_fwd(
         config,
         Launch(stats, tile.programs, warps, **sizes),
         Launch(apply, tile.programs, warps, **apply_sizes, **flags),
+        *_run_time(config, tile),
     )
 
 
@@ -432,6 +440,7 @@ def plan_bwd(
             RELU=relu and not residual,
         )
     dwdb = None
+    rows = config.sum_rows(tile)
     if store_sums:
         BLOCK_C = 8  # one 32-byte sector, so that narrow layers fill several SMs
         dwdb = Launch(
@@ -439,12 +448,22 @@ def plan_bwd(
             triton.cdiv(config.C, BLOCK_C),
             4,
             C=config.C,
-            BLOCK_R=min(128, triton.next_power_of_2(config.sum_rows(tile))),
+            BLOCK_R=min(128, triton.next_power_of_2(rows)),
             BLOCK_C=BLOCK_C,
             HAS_WEIGHT=need_dweight,
             HAS_BIAS=need_dbias,
         )
-    return BwdPlan(config, tile, sums, dx, dwdb)
+    return BwdPlan(config, tile, sums, dx, dwdb, *_run_time(config, tile), rows)
+
+
+def _run_time(
+    config: LaunchConfig, tile: Tile
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The scalars of the launches of a tile, and the shape of its partials."""
+    scalars = (config.HW_arg,)
+    if not tile.on_chip:
+        scalars += (tile.steps, tile.splits)
+    return scalars, (config.N, config.G, tile.partials, 2)
 
 
 def _sizes(config: LaunchConfig, tile: Tile) -> dict[str, int]:
@@ -529,13 +548,18 @@ def _cached_bwd(
 
 def _empty(
     like: Tensor,
-    layout: torch.memory_format | tuple[int, ...],
+    layout: torch.memory_format | tuple[int, ...] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Every allocation here: a map like x in a format, or a buffer of a shape."""
-    if isinstance(layout, torch.memory_format):
-        return torch.empty_like(like, memory_format=layout)
-    return torch.empty(layout, dtype=dtype, device=like.device)
+    """Every allocation here: like a tensor, in a format of its own or another shape.
+
+    What torch allocates is 16-byte aligned, so the launches test other tensors only.
+    """
+    if layout is None:
+        return torch.empty_like(like)
+    if type(layout) is tuple:
+        return like.new_empty(*layout, dtype=dtype)
+    return torch.empty_like(like, memory_format=layout)
 
 
 def clear_plans() -> None:
@@ -544,21 +568,11 @@ def clear_plans() -> None:
     _cached_bwd.cache_clear()
 
 
-def _on_device(function):
-    """Launches on the device of the first tensor, as torch's own operators do."""
-
-    @functools.wraps(function)
-    def guarded(x: Tensor, *args):
-        device = x.get_device()
-        if device < 0 or device == torch.cuda.current_device():
-            return function(x, *args)
-        with torch.cuda.device(device):
-            return function(x, *args)
-
-    return guarded
+def _elsewhere(device: int) -> bool:
+    """Whether this CUDA device has to be made current before a launch on it."""
+    return device >= 0 and device != torch.cuda.current_device()
 
 
-@_on_device
 def group_norm_fwd(
     x: Tensor,
     num_groups: int,
@@ -569,16 +583,20 @@ def group_norm_fwd(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, rstd) of y = act(GN(x) + residual); mean, rstd (N, G) in fp32."""
+    device = x.get_device()
+    if _elsewhere(device):
+        with torch.cuda.device(device):
+            return group_norm_fwd(x, num_groups, weight, bias, eps, residual, relu)
     fmt = memory_format(x)
     x = to_format(x, fmt)
+    shape = x.shape
     y = _empty(x, fmt)
-    stats_shape = (x.shape[0], num_groups)
-    mean = _empty(x, stats_shape, torch.float32)
-    rstd = _empty(x, stats_shape, torch.float32)
-    if x.shape[0] == 0:
+    mean = _empty(x, (shape[0], num_groups), torch.float32)
+    rstd = _empty(mean)
+    if shape[0] == 0:
         return y, mean, rstd
     plan = _cached_fwd(
-        x.shape,
+        shape,
         num_groups,
         x.dtype,
         None if weight is None else weight.dtype,
@@ -586,25 +604,24 @@ def group_norm_fwd(
         fmt is not torch.contiguous_format,
         residual is not None,
         relu,
-        x.get_device(),
+        device,
     )
-    config = plan.config
     weight = x if weight is None else weight.contiguous()
     bias = x if bias is None else bias.contiguous()
     residual = x if residual is None else to_format(residual, fmt)
+    aligned = not 15 & (
+        x.data_ptr() | weight.data_ptr() | bias.data_ptr() | residual.data_ptr()
+    )
     pointers = (x, weight, bias, residual, y, mean, rstd)
     if plan.stats is None:
-        plan.apply(pointers, config.HW_arg, eps)
+        plan.apply(aligned, *pointers, *plan.scalars, eps)
         return y, mean, rstd
-    tile = config.fwd
-    part = _empty(x, (x.shape[0], num_groups, tile.partials, 2), torch.float32)
-    scalars = (config.HW_arg, tile.steps, tile.splits)
-    plan.stats((x, part), *scalars)
-    plan.apply((*pointers, part), *scalars, eps)
+    part = _empty(mean, plan.part)
+    plan.stats(aligned, x, part, *plan.scalars)
+    plan.apply(aligned, *pointers, part, *plan.scalars, eps)
     return y, mean, rstd
 
 
-@_on_device
 def group_norm_bwd(
     dy: Tensor,
     x: Tensor,
@@ -624,21 +641,28 @@ def group_norm_bwd(
     None otherwise. `eps` is part of the signature for implementations that recompute
     the forward pass.
     """
+    device = x.get_device()
+    if _elsewhere(device):
+        with torch.cuda.device(device):
+            return group_norm_bwd(
+                dy, x, mean, rstd, weight, bias, y, num_groups, eps, relu, needs
+            )
     fmt = memory_format(x)
     x = to_format(x, fmt)
     dy = to_format(dy, fmt)
+    shape = x.shape
     need_dx, need_dweight, need_dbias = needs
     dx = _empty(x, fmt) if need_dx else None
-    dweight = _empty(x, weight.shape, weight.dtype) if need_dweight else None
-    dbias = _empty(x, bias.shape, bias.dtype) if need_dbias else None
+    dweight = _empty(weight) if need_dweight else None
+    dbias = _empty(bias) if need_dbias else None
     dresidual = None if y is None else _empty(x, fmt)
-    if x.shape[0] == 0:
+    if shape[0] == 0:
         for gradient in (dweight, dbias):
             if gradient is not None:
                 gradient.zero_()
         return dx, dweight, dbias, dresidual
     plan = _cached_bwd(
-        x.shape,
+        shape,
         num_groups,
         x.dtype,
         None if weight is None else weight.dtype,
@@ -647,31 +671,34 @@ def group_norm_bwd(
         y is not None,
         relu,
         needs,
-        x.get_device(),
+        device,
     )
-    config, tile = plan.config, plan.tile
     weight = x if weight is None else weight.contiguous()
     bias = x if bias is None else bias.contiguous()
     y = x if y is None else to_format(y, fmt)
+    aligned = not 15 & (
+        dy.data_ptr()
+        | x.data_ptr()
+        | y.data_ptr()
+        | weight.data_ptr()
+        | bias.data_ptr()
+        | mean.data_ptr()
+        | rstd.data_ptr()
+    )
     masked = x if dresidual is None else dresidual
-    rows = config.sum_rows(tile)
-    sums = x
-    if plan.dwdb is not None:
-        sums = _empty(x, (2, rows, config.C), torch.float32)
-    HW = config.HW_arg
+    rows = plan.rows
+    sums = x if plan.dwdb is None else _empty(mean, (2, rows, shape[1]))
     inputs = (dy, x, y, weight, bias, mean, rstd)
-    if tile.on_chip:
-        plan.sums((*inputs, dx, masked, sums), HW, rows)
+    if plan.tile.on_chip:
+        plan.sums(aligned, *inputs, dx, masked, sums, *plan.scalars, rows)
     else:
-        part = _empty(x, (x.shape[0], num_groups, tile.partials, 2), torch.float32)
-        scalars = (HW, tile.steps, tile.splits)
-        plan.sums((*inputs, masked, sums, part), *scalars, rows)
+        part = _empty(mean, plan.part)
+        plan.sums(aligned, *inputs, masked, sums, part, *plan.scalars, rows)
         if plan.dx is not None:
             dz = dy if dresidual is None else dresidual
-            plan.dx((dz, x, weight, bias, mean, rstd, dx, part), *scalars)
+            plan.dx(aligned, dz, x, weight, bias, mean, rstd, dx, part, *plan.scalars)
     if plan.dwdb is not None:
-        plan.dwdb(
-            (sums, x if dweight is None else dweight, x if dbias is None else dbias),
-            rows,
-        )
+        p_dweight = x if dweight is None else dweight
+        p_dbias = x if dbias is None else dbias
+        plan.dwdb(aligned, sums, p_dweight, p_dbias, rows)
     return dx, dweight, dbias, dresidual

@@ -115,6 +115,30 @@ def bad_inputs():
             (x, 2, vector.double()),
             {},
         ),
+        'double-bias': (
+            RuntimeError,
+            'bias in float32',
+            (x, 2, vector, vector.double()),
+            {},
+        ),
+        'weight-elsewhere': (
+            RuntimeError,
+            'weight on .* but it is on meta',
+            (x, 2, vector.to('meta')),
+            {},
+        ),
+        'bias-elsewhere': (
+            RuntimeError,
+            'bias on .* but it is on meta',
+            (x, 2, None, vector.to('meta')),
+            {},
+        ),
+        'residual-elsewhere': (
+            RuntimeError,
+            'residual of shape .* on meta',
+            (x, 2),
+            {'residual': x.to('meta')},
+        ),
         'integers': (RuntimeError, 'floating-point', (x.long(), 2), {}),
         'one-value': (ValueError, 'more than 1 value per channel', (single, 2), {}),
         'residual-shape': (

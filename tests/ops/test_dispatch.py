@@ -1,5 +1,6 @@
 """Choice of implementation, its reasons, and the launcher around the kernels."""
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -11,7 +12,7 @@ import torch
 
 from gn_det.ops import dispatch, group_norm, implementation, triton_launch
 from gn_det.ops import unsupported_reason as reason
-from tests.ops.cases import DEVICE
+from tests.ops.cases import DEVICE, LIMITS, make_case
 
 
 @pytest.fixture
@@ -193,10 +194,10 @@ def test_launch_reuses_the_compiled_kernel_for_aligned_pointers():
     kernel = FakeKernel()
     launch = triton_launch.Launch(kernel, 7, 4, BLOCK=32, C=8, UNUSED=1)
     x = torch.empty(64)
-    launch((x[1:], x), 9)
-    launch((x, x), 9)
-    launch((x, x), 10)
-    launch((x, x[1:]), 10)
+    launch(False, x[1:], x, 9)
+    launch(True, x, x, 9)
+    launch(True, x, x, 10)
+    launch(False, x, x[1:], 10)
     kinds = [call[0] for call in kernel.calls]
     assert kinds == ['analysed', 'analysed', 'direct', 'analysed']
     assert all(call[1] == (7, 1, 1) for call in kernel.calls)
@@ -204,6 +205,96 @@ def test_launch_reuses_the_compiled_kernel_for_aligned_pointers():
     direct = kernel.calls[2][2]
     # Every parameter in the kernel's own order, constants last.
     assert direct[2:] == (10, 8, 32)
+
+
+@pytest.mark.parametrize('channels_last', [False, True], ids=['nchw', 'nhwc'])
+@pytest.mark.parametrize('regime', ['on-chip', 'split'])
+@pytest.mark.parametrize(
+    'shifted', [None, 'x', 'weight', 'bias', 'residual', 'dy', 'y', 'mean', 'rstd']
+)
+def test_launches_know_whether_their_pointers_are_aligned(
+    monkeypatch, use_limits, shifted, regime, channels_last
+):
+    """Slices at an odd storage offset reach Triton's analysis and give equal bits."""
+    use_limits(LIMITS[regime])
+    call = triton_launch.Launch.__call__
+    flags = []
+
+    def checked(launch, aligned, *args):
+        pointers = [arg.data_ptr() for arg in args if isinstance(arg, torch.Tensor)]
+        assert not aligned or all(pointer % 16 == 0 for pointer in pointers)
+        flags.append(aligned)
+        return call(launch, aligned, *args)
+
+    monkeypatch.setattr(triton_launch.Launch, '__call__', checked)
+    layout = 'nhwc' if channels_last else 'nchw'
+    case = make_case((2, 8, 6, 5), 2, layout=layout, kind='residual_relu')
+    tensors = {
+        **{'x': case.x, 'weight': case.weight, 'bias': case.bias},
+        **{'residual': case.residual, 'dy': case.dy},
+    }
+
+    def put(name, tensor):
+        if name != shifted:
+            return tensor
+        storage = torch.empty(tensor.numel() + 1, dtype=tensor.dtype, device=DEVICE)
+        moved = storage[1:].as_strided(tensor.shape, tensor.stride(), 1)
+        return moved.copy_(tensor)
+
+    def both(put):
+        t = {name: put(name, tensor) for name, tensor in tensors.items()}
+        forward = triton_launch.group_norm_fwd(
+            t['x'], 2, t['weight'], t['bias'], 1e-5, t['residual'], True
+        )
+        y, mean, rstd = (
+            put(*item) for item in zip(('y', 'mean', 'rstd'), forward, strict=True)
+        )
+        backward = triton_launch.group_norm_bwd(
+            *(t['dy'], t['x'], mean, rstd, t['weight'], t['bias'], y),
+            *(2, 1e-5, True, (True, True, True)),
+        )
+        return (*forward, *backward)
+
+    expected = both(lambda name, tensor: tensor)
+    assert all(flags)
+    flags.clear()
+    for one, other in zip(both(put), expected, strict=True):
+        assert torch.equal(one, other)
+    assert all(flags) == (shifted is None)
+
+
+@pytest.mark.parametrize('name', ['group_norm_fwd', 'group_norm_bwd'])
+def test_launches_are_made_on_the_device_of_x(monkeypatch, name):
+    current = 0
+
+    @contextlib.contextmanager
+    def device(index):
+        nonlocal current
+        current, before = index, current
+        yield
+        current = before
+
+    class OnSecondDevice(torch.Tensor):
+        def get_device(self):
+            return 1
+
+    class Reached(Exception):
+        pass
+
+    def reached(x):
+        assert current == 1
+        raise Reached
+
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: current)
+    monkeypatch.setattr(torch.cuda, 'device', device)
+    monkeypatch.setattr(triton_launch, 'memory_format', reached)
+    x = torch.empty(2, 4, 3).as_subclass(OnSecondDevice)
+    arguments = {
+        'group_norm_fwd': (x, 2, None, None, 1e-5, None, False),
+        'group_norm_bwd': (x, x, x, x, None, None, None, 2, 1e-5, False, (True,) * 3),
+    }
+    with pytest.raises(Reached):
+        getattr(triton_launch, name)(*arguments[name])
 
 
 def test_plans_are_made_once_per_shape():

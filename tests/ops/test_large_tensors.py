@@ -8,6 +8,7 @@ from gn_det.ops.reference import group_norm_bwd_ref, group_norm_ref
 from tests.ops.cases import LIMITS
 
 SAMPLES = 2**26 + 1
+UNPOISONED = triton_launch._empty
 
 
 @pytest.fixture
@@ -21,21 +22,16 @@ def last_sample_only(monkeypatch):
     def set_grid_idx(x, y, z):
         interpreter_builder.grid_idx = (x + offset, y, z)
 
-    def call_last(launch, pointers, *scalars):
+    def call_last(launch, *args):
         nonlocal offset
         programs = launch.grid[0] // SAMPLES
         offset = launch.grid[0] - programs
         launch.grid = (programs, 1, 1)
-        call(launch, pointers, *scalars)
-
-    def empty(like, layout, dtype=None):
-        if isinstance(layout, torch.memory_format):
-            return torch.empty_like(like, memory_format=layout)
-        return torch.empty(layout, dtype=dtype, device=like.device)
+        call(launch, *args)
 
     monkeypatch.setattr(interpreter_builder, 'set_grid_idx', set_grid_idx)
     monkeypatch.setattr(triton_launch.Launch, '__call__', call_last)
-    monkeypatch.setattr(triton_launch, '_empty', empty)
+    monkeypatch.setattr(triton_launch, '_empty', UNPOISONED)
 
 
 @pytest.mark.skipif(
