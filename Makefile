@@ -56,8 +56,8 @@ format: $(VENV)/.dev-installed
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/bench_group_norm.py
 	$(BIN)/python benchmarks/bench_host.py
+	$(BIN)/python benchmarks/bench_group_norm.py
 	$(BIN)/python benchmarks/plot.py
 
 clean:
