@@ -9,6 +9,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from gn_det.runtime import checkpoints
@@ -31,7 +32,13 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Train in mixed precision with dynamic loss scaling (`--amp`)."""
+    """Train in mixed precision with dynamic loss scaling (`--amp`).
+
+    Raises:
+        UserError: on a machine without an accelerator, where mmengine has no AMP.
+    """
+    if get_device() == 'cpu':
+        raise UserError('--amp needs a GPU and none was found; train without it')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.loss_scale = 'dynamic'
 
