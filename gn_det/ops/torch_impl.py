@@ -87,20 +87,27 @@ def group_norm_bwd(
     elif relu:
         # The same computation on the same input: the mask is the forward pass's own.
         y, _, _ = group_norm_fwd(x, num_groups, weight, bias, eps, None, True)
-        dy = dy.masked_fill(y <= 0, 0)
+        # Before 2.15 masked_fill returns contiguous maps and the backward kernel misreads
+        # a dy in another format than x.
+        dy = to_format(dy.masked_fill(y <= 0, 0), fmt)
+    need_dx, need_dweight, need_dbias = needs
+    if not any(needs):
+        return None, None, None, dresidual
+    factor = x.new_ones(C, dtype=dtype) if weight is None else weight.to(dtype)
+    # Before 2.15 torch's CPU kernel reads dx of channels-last maps where none was asked
+    # for, and cannot give dbias without a weight: so it always has both.
     dx, dweight, dbias = torch.ops.aten.native_group_norm_backward(
         dy.to(dtype),
         x.to(dtype),
         mean,
         rstd,
-        _cast(weight, dtype),
+        factor,
         N,
         C,
         x.shape[2:].numel(),
         num_groups,
-        list(needs),
+        [True, need_dweight, need_dbias],
     )
-    need_dx, need_dweight, need_dbias = needs
     return (
         _finish(dx, x.dtype, fmt) if need_dx else None,
         dweight.to(weight.dtype) if need_dweight else None,

@@ -208,6 +208,34 @@ def test_opcheck_backward(layout, kind, impl):
         )
 
 
+@pytest.mark.parametrize('with_weight', [True, False])
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('impl', IMPLS)
+def test_every_choice_of_needed_gradients(impl, layout, with_weight):
+    """torch 2.13's own CPU kernel crashes or refuses for some of them."""
+    case = make_case((2, 4, 3, 5), 2, layout=layout, kind='relu')
+    weight = case.weight if with_weight else None
+    wanted = None
+    for needs in itertools.product([True, False], repeat=3):
+        leaves = [
+            t if t is None else t.detach().requires_grad_(need)
+            for t, need in zip((case.x, weight, case.bias), needs, strict=True)
+        ]
+        if not any(t is not None and t.requires_grad for t in leaves):
+            continue
+        y = group_norm(leaves[0], 2, *leaves[1:], activation='relu', impl=impl)
+        y.backward(case.dy)
+        found = [None if t is None else t.grad for t in leaves]
+        # The first choice asks for all three.
+        wanted = wanted or found
+        for one, all_of_them, need in zip(found, wanted, needs, strict=True):
+            if one is None:
+                assert not need or all_of_them is None
+            else:
+                assert need
+                torch.testing.assert_close(one, all_of_them)
+
+
 def odd_layouts():
     x = torch.randn(2, 8, 6, 5)
     last = x.contiguous(memory_format=torch.channels_last)
