@@ -87,8 +87,8 @@ def group_norm_bwd(
     elif relu:
         # The same computation on the same input: the mask is the forward pass's own.
         y, _, _ = group_norm_fwd(x, num_groups, weight, bias, eps, None, True)
-        # Before 2.15 masked_fill returns contiguous maps and the backward kernel misreads
-        # a dy in another format than x.
+        # Before 2.15 masked_fill returns contiguous maps, and the backward kernel
+        # misreads a dy in another format than x.
         dy = to_format(dy.masked_fill(y <= 0, 0), fmt)
     need_dx, need_dweight, need_dbias = needs
     if not any(needs):

@@ -110,6 +110,8 @@ def start_training(small_options, tmp_path):
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment(), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            # A background job of a shell ignores SIGINT, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         started.append(process)
         return process
