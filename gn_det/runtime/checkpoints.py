@@ -102,13 +102,20 @@ def load_state_dict(path: str) -> Mapping[str, torch.Tensor]:
     # A file of something else can make the unpickler raise anything at all.
     except Exception as error:
         raise UserError(
-            f'{path} is not a checkpoint that torch can read with weights_only: '
-            f'{(str(error) or type(error).__name__).splitlines()[0]}'
+            f'{path} is not a checkpoint that torch can read: {_reason(error)}'
         ) from error
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise UserError(f'{path} holds no state_dict of tensors')
     return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Why torch refused, without its advice to load the file with full rights."""
+    asked_for = re.search(r'GLOBAL (\S+)', str(error))
+    if asked_for:
+        return f'it asks for {asked_for[1]}, and nothing but weights is loaded'
+    return 'it was not written by torch.save, or it is cut short'
 
 
 def check_fit(model: torch.nn.Module, path: str, exact: bool = True) -> None:

@@ -19,12 +19,16 @@ from gn_det.runtime.errors import UserError
 
 
 def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
-    """Check the data of the splits, prepare the processes and build the Runner.
+    """Check data and checkpoint, prepare the processes and build the Runner.
 
     Raises:
-        UserError: for missing or wrong data and for a launcher that was not launched.
+        UserError: for missing or wrong data, a checkpoint that cannot be read, and a
+            launcher that was not launched.
     """
     check_data(cfg, splits)
+    if cfg.get('load_from'):
+        # Before there is a work directory: the Runner makes one when it is built.
+        checkpoints.load_state_dict(cfg.load_from)
     prepare_distributed(cfg)
     setup_cache_size_limit_of_dynamo()
     checkpoints.save_checkpoints_atomically()

@@ -165,6 +165,16 @@ class TestFit:
             load_state_dict(str(path))
         assert '\n' not in str(error.value)
 
+    def test_a_refusal_does_not_advise_to_load_with_full_rights(self, tmp_path):
+        path = tmp_path / 'a.pth'
+        path.write_text('# A text, not a checkpoint')
+        with pytest.raises(UserError) as error:
+            load_state_dict(str(path))
+        assert 'False' not in str(error.value)
+        assert str(error.value).endswith(
+            'not written by torch.save, or it is cut short'
+        )
+
     def test_no_tensors(self, tmp_path):
         path = tmp_path / 'a.pth'
         torch.save([1, 2], path)
@@ -182,6 +192,6 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch):
     (tmp_path / 'epoch_1.pth').write_bytes(pickle.dumps(Evil()))
     assert find_resume_checkpoint(tmp_path) is None
     torch.save(dict(state_dict=Evil()), tmp_path / 'evil.pth')
-    with pytest.raises(UserError, match='is not a checkpoint'):
+    with pytest.raises(UserError, match=r'is not a checkpoint.* asks for \S+\.mkdir'):
         load_state_dict('evil.pth')
     assert not (tmp_path / 'pwned').exists()

@@ -50,6 +50,14 @@ def test_checkpoint_not_found(shapes, tmp_path):
     assert f'checkpoint not found: {tmp_path}/no.pth' in user_error(done)
 
 
+def test_checkpoint_that_is_something_else(shapes, in_tmp):
+    done = run_tool(
+        'test.py', CONFIG, 'README.md', '--work-dir', in_tmp,
+        '--cfg-options', f'data_root={shapes}',
+    )  # fmt: skip
+    assert 'README.md is not a checkpoint' in user_error(done)
+
+
 def test_resume_from_a_file_that_is_not_there(in_tmp, tmp_path):
     done = run_tool(
         'train.py', CONFIG, '--work-dir', in_tmp, '--resume', tmp_path / 'no.pth'
