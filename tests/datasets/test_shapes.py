@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from gn_det.datasets import ShapesSpec, generate_shapes
-from gn_det.datasets.shapes import draw_image
+from gn_det.datasets.shapes import _uncompressed_rle, draw_image
 
 SPEC = ShapesSpec(num_train=10, num_val=3, height=80, width=96, crowd_fraction=0.5)
 
@@ -69,6 +69,14 @@ def test_crowds_are_rle_and_the_rest_polygons(root):
         counts = ann['segmentation']['counts']
         assert sum(counts) == 80 * 96
         assert sum(counts[1::2]) == ann['area']
+
+
+@pytest.mark.parametrize('first', [0, 1])
+def test_run_lengths_decode_to_the_region(first):
+    mask = np.random.default_rng(0).integers(0, 2, (7, 5)).astype(np.uint8)
+    mask[0, 0] = first
+    rle = coco_mask.frPyObjects(_uncompressed_rle(mask), 7, 5)
+    assert np.array_equal(coco_mask.decode(rle), mask)
 
 
 def test_occluder_takes_the_pixels():

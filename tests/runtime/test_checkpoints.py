@@ -104,14 +104,15 @@ class TestAtomicSaving:
         assert is_whole(path)
         assert [p.name for p in path.parent.iterdir()] == ['epoch_1.pth']
 
-    def test_failure_keeps_the_file_before_it(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize('step', ['fsync', 'replace'])
+    def test_failure_keeps_the_file_before_it(self, tmp_path, monkeypatch, step):
         path = tmp_path / 'epoch_1.pth'
         path.write_bytes(b'before')
 
-        def full(_):
+        def full(*_):
             raise OSError(28, 'No space left on device')
 
-        monkeypatch.setattr(os, 'fsync', full)
+        monkeypatch.setattr(os, step, full)
         with pytest.raises(OSError, match='No space left'):
             AtomicLocalBackend().put(b'after', path)
         assert path.read_bytes() == b'before'
