@@ -7,6 +7,7 @@ from torch.autograd import gradcheck
 
 from gn_det.compat import mmcv_ext
 from gn_det.compat.operators import OPERATORS
+from tests.compat.devices import DEVICES
 
 mmcv_ext.install()
 
@@ -15,16 +16,6 @@ from mmcv import ops  # noqa: E402  (needs `install`)
 pytestmark = pytest.mark.skipif(
     not mmcv_ext.is_substitute(), reason='this mmcv has its compiled operators'
 )
-DEVICES = [
-    'cpu',
-    pytest.param(
-        'cuda',
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device'),
-        ],
-    ),
-]
 # stride, padding, dilation, groups, deformable groups
 GEOMETRIES = [
     (1, 0, 1, 1, 1),

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gn_det.compat import mmcv_ext
+from tests.compat.devices import DEVICES
 
 mmcv_ext.install()
 
@@ -13,16 +14,6 @@ from mmcv import ops  # noqa: E402  (needs `install`)
 pytestmark = pytest.mark.skipif(
     not mmcv_ext.is_substitute(), reason='this mmcv has its compiled operators'
 )
-DEVICES = [
-    'cpu',
-    pytest.param(
-        'cuda',
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device'),
-        ],
-    ),
-]
 
 # Boxes, scores and results of mmcv's own tests (tests/test_ops/test_nms.py).
 PUBLISHED_BOXES = torch.tensor(

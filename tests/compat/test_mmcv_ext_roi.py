@@ -10,6 +10,7 @@ from torch.autograd import gradcheck
 
 from gn_det.compat import mmcv_ext
 from gn_det.compat.operators import OPERATORS
+from tests.compat.devices import DEVICES
 
 mmcv_ext.install()
 
@@ -18,16 +19,6 @@ from mmcv import ops  # noqa: E402  (needs `install`)
 pytestmark = pytest.mark.skipif(
     not mmcv_ext.is_substitute(), reason='this mmcv has its compiled operators'
 )
-DEVICES = [
-    'cpu',
-    pytest.param(
-        'cuda',
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device'),
-        ],
-    ),
-]
 
 # Maps, RoIs and results for 2 × 2 bins of mmcv's own tests
 # (tests/test_ops/test_roi_align.py and test_roi_pool.py): output and, for an upstream
