@@ -2,5 +2,12 @@
 
 from gn_det.ops.dispatch import implementation, unsupported_reason
 from gn_det.ops.functional import group_norm
+from gn_det.ops.recompute import recompute_activations, recomputed
 
-__all__ = ['group_norm', 'implementation', 'unsupported_reason']
+__all__ = [
+    'group_norm',
+    'implementation',
+    'recompute_activations',
+    'recomputed',
+    'unsupported_reason',
+]

@@ -7,6 +7,7 @@ from torch.nn import Parameter
 from gn_det.ops import torch_impl
 from gn_det.ops.dispatch import CHOICES, requested, select
 from gn_det.ops.layout import memory_format
+from gn_det.ops.recompute import state as recomputation
 
 _ACTIVATIONS = (None, 'relu')
 _VECTOR_DTYPES = {
@@ -67,15 +68,20 @@ def group_norm(
     """
     _validate(x, num_groups, weight, bias, activation, residual, impl)
     relu = activation is not None
+    if recomputation.region is not None:
+        return _recomputed(x, num_groups, weight, bias, eps, activation, residual, impl)
     if (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
+        or torch._C._is_tracing()
         or type(x) not in _PLAIN
         or type(weight) not in _PLAIN
         or type(bias) not in _PLAIN
         or type(residual) not in _PLAIN
     ):
+        if torch._C._is_tracing() or torch.onnx.is_in_onnx_export():
+            return _composed(x, num_groups, weight, bias, eps, residual, relu)
         # Something other than plain autograd has to see the call.
         y, _, _ = torch.ops.gn_det.group_norm(
             x, num_groups, weight, bias, eps, residual, relu, impl
@@ -92,6 +98,55 @@ def group_norm(
             x, weight, bias, residual, num_groups, eps, relu, chosen
         )
     return chosen.group_norm_fwd(x, num_groups, weight, bias, eps, residual, relu)[0]
+
+
+def _recomputed(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+    impl: str | None,
+) -> Tensor:
+    """`group_norm` inside `recompute_activations`."""
+    # Backward may run outside the context that chose.
+    impl = requested(impl)
+
+    def function(x: Tensor, residual: Tensor | None) -> Tensor:
+        return group_norm(
+            x,
+            num_groups,
+            weight,
+            bias,
+            eps,
+            activation=activation,
+            residual=residual,
+            impl=impl,
+        )
+
+    return recomputation.region.run(function, x, residual)
+
+
+def _composed(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    residual: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    """`group_norm` out of torch's operators, for graphs that leave this process."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    cast = [t if t is None else t.to(dtype) for t in (x, weight, bias)]
+    y = torch.nn.functional.group_norm(cast[0], num_groups, *cast[1:], eps)
+    if residual is not None:
+        y = y + residual
+    if relu:
+        y = torch.relu(y)
+    return y.to(x.dtype)
 
 
 def _validate(

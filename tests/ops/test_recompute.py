@@ -1,0 +1,325 @@
+"""`recompute_activations`: the same bits with less kept, whatever is done to y."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+
+from gn_det.ops import group_norm, recompute_activations
+from gn_det.ops.recompute import state
+from tests.ops.cases import DEVICE, to_layout
+
+CHANNELS = 8
+
+
+class Chain(nn.Module):
+    """Residual blocks: convolution → norm → ReLU, convolution → norm → add → ReLU."""
+
+    def __init__(self, blocks: int, impl: str = 'torch', with_cp: bool = False) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.impl = impl
+        self.with_cp = with_cp
+        self.convs = nn.ModuleList(
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1) for _ in range(2 * blocks)
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(2, CHANNELS) for _ in range(2 * blocks))
+        with torch.no_grad():
+            for p in self.parameters():
+                p.copy_(torch.randn(p.shape, generator=generator) / p[0].numel() ** 0.5)
+
+    def norm(self, i: int, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        layer = self.norms[i]
+        return group_norm(
+            self.convs[i](x),
+            layer.num_groups,
+            layer.weight,
+            layer.bias,
+            activation='relu',
+            residual=residual,
+            impl=self.impl,
+        )
+
+    def block(self, i: int, x: Tensor) -> Tensor:
+        return self.norm(2 * i + 1, self.norm(2 * i, x), x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(len(self.convs) // 2):
+            if self.with_cp:
+                x = checkpoint(self.block, i, x, use_reentrant=False)
+            else:
+                x = self.block(i, x)
+        return x
+
+
+def image(
+    layout: str = 'nchw', dtype: torch.dtype = torch.float32, size: int = 5
+) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn((2, CHANNELS, size, size), generator=generator)
+    return to_layout(x.to(DEVICE, dtype), layout).requires_grad_()
+
+
+def upstream(y: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    dy = torch.randn(y.shape, generator=generator).to(y)
+    return torch.empty_like(y).copy_(dy)
+
+
+def slopes(function, inputs: list[Tensor], recompute: bool) -> list[Tensor]:
+    """y and the gradient of each input."""
+    if recompute:
+        with recompute_activations():
+            y = function()
+    else:
+        y = function()
+    found = [y.detach().clone()]
+    return found + list(torch.autograd.grad(y, inputs, upstream(y)))
+
+
+def assert_same_bits(function, inputs: list[Tensor]) -> None:
+    expected = slopes(function, inputs, recompute=False)
+    found = slopes(function, inputs, recompute=True)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert a.stride() == b.stride()
+        assert torch.equal(a, b)
+
+
+class Storages(TorchDispatchMode):
+    """The memory that operators returned inside, as far as it is still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: dict[StorageWeakRef, int] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._made[StorageWeakRef(storage)] = storage.nbytes()
+        return found
+
+    def alive(self) -> int:
+        """Bytes."""
+        return sum(size for made, size in self._made.items() if not made.expired())
+
+
+@pytest.mark.parametrize('layout', ['nchw', 'nhwc'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=['fp32', 'bf16'])
+@pytest.mark.parametrize(
+    ('impl', 'blocks'), [('torch', 9), ('triton', 2)], ids=['torch', 'triton']
+)
+def test_a_chain_longer_than_is_recomputed(impl, blocks, dtype, layout):
+    model = Chain(blocks, impl).to(DEVICE, dtype)
+    x = image(layout, dtype)
+    assert_same_bits(lambda: model(x), [x, *model.parameters()])
+
+
+def test_memory_is_about_halved():
+    kept = {}
+    for recompute in (False, True):
+        model = Chain(6)
+        storages = Storages()
+        region = recompute_activations() if recompute else contextlib.nullcontext()
+        with storages, region:
+            y = model(image(size=16))
+        gc.collect()
+        kept[recompute] = storages.alive()
+        (y * upstream(y)).sum().backward()
+    maps = 2 * 16 * 16 * CHANNELS * 4
+    # Per norm its input and its output; of the outputs every fourth residual one stays.
+    assert kept[False] >= 24 * maps
+    assert kept[True] <= 0.7 * kept[False]
+
+
+def test_with_gradient_checkpointing():
+    model = Chain(5, with_cp=True)
+    x = image()
+    assert_same_bits(lambda: model(x), [x, *model.parameters()])
+
+
+def test_nested_regions_are_one():
+    model = Chain(3)
+    x = image()
+
+    def nested():
+        with recompute_activations():
+            y = model(x)
+        assert state.region is outer
+        return y
+
+    expected = slopes(lambda: model(x), [x], recompute=False)
+    with recompute_activations():
+        outer = state.region
+        y = nested()
+    (found,) = torch.autograd.grad(y, [x], upstream(y))
+    assert torch.equal(found, expected[1])
+
+
+@pytest.mark.parametrize(
+    'view',
+    [
+        lambda y: y.flatten(1),
+        lambda y: y.flatten(1)[:, 3:-2],
+        lambda y: y.permute(0, 2, 3, 1).reshape(-1, CHANNELS),
+        lambda y: y[:, 2:6],
+        lambda y: y.unsqueeze(1).expand(-1, 2, -1, -1, -1),
+    ],
+    ids=['flatten', 'slice', 'permute', 'channels', 'expand'],
+)
+@pytest.mark.parametrize('layout', ['nchw', 'nhwc'])
+def test_views_of_an_output(view, layout):
+    """What keeps a view of y gets that view of the y made again."""
+    model = Chain(1)
+    x = image(layout)
+
+    def function():
+        part = view(model(x))
+        return part * part.sigmoid()
+
+    assert_same_bits(function, [x, *model.parameters()])
+
+
+def test_a_residual_that_is_a_view():
+    model = Chain(1)
+    x = image()
+
+    def function():
+        y = model(x)
+        return model.norm(0, y, y.transpose(2, 3))
+
+    assert_same_bits(function, [x, *model.parameters()])
+
+
+def test_an_output_edited_before_it_is_kept():
+    model = Chain(1)
+    x = image()
+    inputs = [x, *model.convs.parameters()]
+    assert_same_bits(lambda: model.convs[1](model.norm(0, x).mul_(2)), inputs)
+
+
+@pytest.mark.parametrize('what', ['x', 'y', 'residual'])
+def test_what_is_edited_after_it_was_kept_is_refused(what):
+    """Its gradients would be wrong; without recomputation autograd says so for x, y."""
+    model = Chain(1)
+    x = image()
+
+    def function():
+        edited = {'x': model.convs[0](x), 'residual': x * 3}
+        y = group_norm(edited['x'], 2, activation='relu', residual=edited['residual'])
+        z = model.convs[1](y)
+        edited['y'] = y
+        edited[what].mul_(2)
+        return z
+
+    with pytest.raises(RuntimeError, match=r'in-?\s?place'):
+        slopes(function, [x], recompute=True)
+
+
+def test_two_backward_passes():
+    model = Chain(5)
+    x = image()
+    parameters = [x, *model.parameters()]
+    found = []
+    for region in (contextlib.nullcontext(), recompute_activations()):
+        with region:
+            y = model(x)
+        dy = upstream(y)
+        for retain in (True, False):
+            found.append(torch.autograd.grad(y, parameters, dy, retain_graph=retain))
+    for gradients in found[1:]:
+        for a, b in zip(gradients, found[0], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_double_backward():
+    model = Chain(4)
+    x = image()
+    found = []
+    for region in (contextlib.nullcontext(), recompute_activations()):
+        with region:
+            y = model(x)
+        first = torch.autograd.grad(
+            y, [x, *model.parameters()], upstream(y), create_graph=True
+        )
+        penalty = sum(gradient.square().sum() for gradient in first)
+        found.append(torch.autograd.grad(penalty, [x, model.convs[0].weight]))
+    for a, b in zip(*found, strict=True):
+        assert a.abs().max() > 0
+        assert torch.equal(a, b)
+
+
+def test_part_of_the_graph():
+    """The gradient of an inner map alone asks for an inner recipe first."""
+    model = Chain(6)
+    x = image()
+    found = []
+    for region in (contextlib.nullcontext(), recompute_activations()):
+        with region:
+            inner = model.block(0, x)
+            y = inner
+            for i in range(1, 6):
+                y = model.block(i, y)
+        parts = torch.autograd.grad(inner, [x], upstream(y), retain_graph=True)
+        found.append([*parts, *torch.autograd.grad(y, [x], upstream(y))])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_exception_ends_the_region():
+    model = Chain(2)
+    x = image()
+
+    def fail():
+        with recompute_activations():
+            model(x)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert state.region is None
+    assert_same_bits(lambda: model(x), [x, *model.parameters()])
+
+
+def test_without_gradients_nothing_begins():
+    with torch.no_grad(), recompute_activations():
+        assert state.region is None
+        assert not Chain(1)(image()).requires_grad
+    with recompute_activations():
+        frozen = Chain(1).requires_grad_(False)
+        assert not frozen(image().detach()).requires_grad
+
+
+def test_two_threads():
+    """Each has a region of its own; neither sees the other's outputs."""
+    model = Chain(4)
+    images = [image() * factor for factor in (1, 2)]
+    images = [x.detach().requires_grad_() for x in images]
+    expected = [slopes(lambda x=x: model(x), [x], recompute=False) for x in images]
+    found: list[list[Tensor]] = [[], []]
+    both = threading.Barrier(2)
+
+    def work(i: int) -> None:
+        both.wait()
+        for _ in range(5):
+            found[i] = slopes(lambda: model(images[i]), [images[i]], recompute=True)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for ours, theirs in zip(found, expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.equal(a, b)
