@@ -26,15 +26,18 @@ class FusedGroupNorm(nn.GroupNorm):
 
     Args:
         num_channels: C, the channels of x. mmcv passes it from the layer before.
-        num_groups: G, which must divide C. Required: there is no universally right
-            value (the paper uses 32).
+        num_groups: G, which must divide C (the paper uses 32). This or
+            `channels_per_group` is required: there is no universally right value.
         eps: added to the variance.
         affine: whether there are a weight and a bias, each of shape (C,).
         activation: `None`, or `'relu'` to apply ReLU to the sum in the same pass.
+        channels_per_group: C / G instead of G, so that one `norm_cfg` gives layers of
+            different width groups of the same size; 1 is Instance Norm.
 
     Raises:
-        ValueError: if `num_groups` is missing or not positive, if it does not divide
-            `num_channels`, or if `activation` is unknown.
+        ValueError: if not exactly one of `num_groups` and `channels_per_group` is
+            given, if it is not positive or does not divide `num_channels`, or if
+            `activation` is unknown.
     """
 
     _abbr_ = 'gn'
@@ -49,22 +52,23 @@ class FusedGroupNorm(nn.GroupNorm):
         dtype: torch.dtype | None = None,
         *,
         activation: str | None = None,
+        channels_per_group: int | None = None,
     ) -> None:
-        if num_groups is None:
+        if num_groups is None and channels_per_group is None:
             raise ValueError(
                 'FusedGN: num_groups is missing; give it in the norm_cfg, for example '
                 "norm_cfg=dict(type='FusedGN', num_groups=32)"
             )
-        if num_groups < 1:
+        if num_groups is not None and channels_per_group is not None:
             raise ValueError(
-                f'FusedGN: num_groups must be a positive number, got {num_groups}'
+                f'FusedGN: num_groups={num_groups} and channels_per_group='
+                f'{channels_per_group} exclude each other; set one of them to None'
             )
-        if num_channels % num_groups:
-            raise ValueError(
-                f'FusedGN: num_groups={num_groups} does not divide the '
-                f'{num_channels} channels of the layer before it (num_channels='
-                f'{num_channels}); choose a num_groups that does'
-            )
+        if channels_per_group is None:
+            _check_divides('num_groups', num_groups, num_channels)
+        else:
+            _check_divides('channels_per_group', channels_per_group, num_channels)
+            num_groups = num_channels // channels_per_group
         if activation not in (None, 'relu'):
             raise ValueError(
                 f"FusedGN: activation must be None or 'relu', got {activation!r}"
@@ -80,16 +84,26 @@ class FusedGroupNorm(nn.GroupNorm):
         self.activation = activation
 
     def forward(
-        self, x: torch.Tensor, residual: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        activation: str | None = None,
     ) -> torch.Tensor:
-        """Normalise x; `residual`, if given, has x's shape and dtype."""
+        """Normalise x.
+
+        Args:
+            x: (N, C, *).
+            residual: added before the activation; of x's shape and dtype.
+            activation: of this call, where the layer itself has none: a block that
+                knows what follows its norm asks for it here.
+        """
         return group_norm(
             x,
             self.num_groups,
             self.weight,
             self.bias,
             self.eps,
-            activation=self.activation,
+            activation=activation or self.activation,
             residual=residual,
         )
 
@@ -97,3 +111,14 @@ class FusedGroupNorm(nn.GroupNorm):
         """The arguments of the layer, `activation` only where there is one."""
         fused = f', activation={self.activation}' if self.activation else ''
         return super().extra_repr() + fused
+
+
+def _check_divides(name: str, value: int, num_channels: int) -> None:
+    if value < 1:
+        raise ValueError(f'FusedGN: {name} must be a positive number, got {value}')
+    if num_channels % value:
+        raise ValueError(
+            f'FusedGN: {name}={value} does not divide the {num_channels} channels of '
+            f'the layer before it (num_channels={num_channels}); choose a {name} that '
+            'does'
+        )

@@ -127,6 +127,40 @@ def test_num_groups_must_be_positive(num_groups):
         FusedGroupNorm(16, num_groups)
 
 
+@pytest.mark.parametrize(('width', 'groups'), [(64, 8), (256, 32), (8, 1)])
+def test_channels_per_group_gives_every_width_groups_of_one_size(width, groups):
+    cfg = dict(type='FusedGN', num_groups=None, channels_per_group=8)
+    name, layer = build_norm_layer(cfg, width, postfix=2)
+    assert name == 'gn2'
+    assert (layer.num_channels, layer.num_groups) == (width, groups)
+    random_affine(layer)
+    x = torch.randn(2, width, 3, 5)
+    want = F.group_norm(x, groups, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(x), want)
+
+
+def test_one_channel_per_group_is_instance_norm():
+    x = torch.randn(2, 6, 5, 7)
+    layer = FusedGroupNorm(6, channels_per_group=1)
+    torch.testing.assert_close(layer(x), F.instance_norm(x))
+
+
+def test_groups_and_channels_per_group_exclude_each_other():
+    with pytest.raises(ValueError, match='num_groups=32 and channels_per_group=8'):
+        FusedGroupNorm(64, 32, channels_per_group=8)
+
+
+@pytest.mark.parametrize('size', [0, -8])
+def test_channels_per_group_must_be_positive(size):
+    with pytest.raises(ValueError, match='channels_per_group must be a positive'):
+        FusedGroupNorm(64, channels_per_group=size)
+
+
+def test_channels_per_group_must_divide():
+    with pytest.raises(ValueError, match='channels_per_group=24 does not divide'):
+        FusedGroupNorm(64, channels_per_group=24)
+
+
 def test_unknown_activation():
     with pytest.raises(ValueError, match="activation must be None or 'relu'"):
         FusedGroupNorm(16, 4, activation='gelu')
