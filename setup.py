@@ -22,6 +22,16 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['gn_det', 'gn_det.*']),
+    # Where OpenMMLab's tools look for the configs of a package; in the checkout these
+    # are links to configs/ and model-index.yml, in a wheel the files themselves.
+    package_data={
+        'gn_det': [
+            '.mim/model-index.yml',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yml',
+        ],
+        'gn_det.report': ['templates/*.j2'],
+    },
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.6',
@@ -29,6 +39,12 @@ setup(
         'numpy',
         'pycocotools',
         'matplotlib',
+        'jinja2',
+        'pyyaml',
+        'requests>=2.32',
+        'urllib3>=2',
+        'filelock>=4.2',
+        'safetensors>=0.4',
         'tqdm',
         'rich',
     ],

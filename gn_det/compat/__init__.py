@@ -4,7 +4,7 @@
 versions it is for.
 """
 
-from gn_det.compat import checkpoint_globals, mmcv_ext
+from gn_det.compat import checkpoint_globals, mmcv_ext, package_scope
 
 __all__ = ['install']
 
@@ -13,3 +13,4 @@ def install() -> None:
     """Prepare mmengine, mmcv and torch; calling it again changes nothing."""
     mmcv_ext.install()
     checkpoint_globals.install()
+    package_scope.install()

@@ -10,8 +10,9 @@ than that.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def history_buffer_method(owner: type, name: str) -> Callable:
     return getattr(HistoryBuffer, name)
 
 
-def load(path: str, map_location: str = 'cpu') -> Any:
+def load(path: str | Path | IO[bytes], map_location: Any = 'cpu') -> Any:
     """`torch.load` of a checkpoint with no more rights than `install` gives.
 
     Raises:
@@ -55,6 +56,8 @@ def install() -> None:
     multiarray = numpy_core.multiarray
     allowed = [
         HistoryBuffer,
+        # The memory of an empty array, in pickle's older protocols: `bytes()`.
+        bytes,
         (history_buffer_method, 'builtins.getattr'),
         np.ndarray,
         np.dtype,

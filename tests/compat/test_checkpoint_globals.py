@@ -74,3 +74,11 @@ def test_getattr_of_a_checkpoint_reaches_statistics_only(owner, name):
     assert history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
     with pytest.raises(UnpicklingError, match='only the statistics'):
         history_buffer_method(owner, name)
+
+
+def test_an_empty_history_buffer_loads(tmp_path):
+    """Python pickles the memory of an empty array as `bytes()`."""
+    path = tmp_path / 'a.pth'
+    torch.save({'message_hub': HistoryBuffer()}, path)
+    buffer = checkpoint_globals.load(str(path))['message_hub']
+    assert len(buffer.data[0]) == 0

@@ -1,0 +1,5 @@
+# Training counted in iterations: checkpoints every 10,000, of which three are kept.
+_base_ = 'mmdet::_base_/default_runtime.py'
+
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=10_000, max_keep_ckpts=3))
+log_processor = dict(by_epoch=False)

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/mask-rcnn_r50-bn_fpn.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/schedule_3x.py',
+    'mmdet::_base_/default_runtime.py',
+]

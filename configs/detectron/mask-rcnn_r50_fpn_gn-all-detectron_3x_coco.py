@@ -1,0 +1,6 @@
+_base_ = [
+    './_base_/mask-rcnn_r50_fpn_gn_detectron.py',
+    './_base_/coco_instance_detectron.py',
+    './_base_/schedule_3x.py',
+    '../_base_/iter_runtime.py',
+]

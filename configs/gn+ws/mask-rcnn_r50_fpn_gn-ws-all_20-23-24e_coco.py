@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/mask-rcnn_r50_fpn_gn-ws.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/schedule_20-23-24e.py',
+    'mmdet::_base_/default_runtime.py',
+]

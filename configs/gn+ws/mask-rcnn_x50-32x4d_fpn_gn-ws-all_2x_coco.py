@@ -1,0 +1,6 @@
+_base_ = [
+    './mask-rcnn_r50_fpn_gn-ws-all_2x_coco.py',
+    '../_base_/backbones/jhu_x50-32x4d_gn-ws.py',
+]
+
+model = dict(backbone=_base_.backbone)

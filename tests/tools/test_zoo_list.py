@@ -1,0 +1,64 @@
+"""`tools/zoo.py list`, `show` and `page`, run as a user runs them."""
+
+from __future__ import annotations
+
+from tests.running import assert_success, run_tool, user_error
+
+R50 = 'mask-rcnn_r50_fpn_gn-all_2x_coco'
+MS_3X = 'mask-rcnn_r50_fpn_gn-all_ms-3x_coco'
+
+
+def test_list_aligns_figures_under_a_head():
+    done = run_tool('zoo.py', 'list', 'configs/gn/')
+    assert_success(done)
+    head, *rows = done.stdout.splitlines()
+    assert head.split()[:2] == ['model', 'schedule']
+    assert len(rows) == 11
+    (line,) = [row for row in rows if row.startswith(f'{R50} ')]
+    assert line.split() == [R50, '2x', '40.2', '36.4', 'mmdetection', 'mmdet2']
+    assert line.index('40.2') == head.index('box AP')
+
+
+def test_list_of_a_pattern_that_matches_nothing():
+    line = user_error(run_tool('zoo.py', 'list', 'resnet9000'))
+    assert line == "error: no model of the zoo matches 'resnet9000'"
+
+
+def test_show_has_settings_figures_weights_and_commands():
+    done = run_tool('zoo.py', 'show', MS_3X)
+    assert_success(done)
+    text = done.stdout
+    config, name = f'configs/gn/{MS_3X}.py', f'checkpoints/{MS_3X}.pth'
+    for words in (
+        'FusedMaskRCNN, ResNet-50, stem and stage 1 frozen',
+        'neck FusedGN/32',
+        'open-mmlab://detectron/resnet50_gn',
+        'rate 0.02 at 16 images, weight decay 0.0001 (0 on norms)',
+        '270000 iterations, the rate falls at 210000 and 250000',
+        'box 42.6, mask 38.6, published by detectron2',
+        'format detectron2, md5 dc5d9e',
+        'CC BY-SA 3.0',
+        f'python tools/zoo.py download {MS_3X} --dest checkpoints',
+        f'python tools/convert.py checkpoints/model_final_dc5d9e.pkl {name} '
+        '--from detectron2',
+        f'python tools/test.py {config} {name}',
+        f'tools/dist_train.sh {config} 8',
+    ):
+        assert words in text, words
+
+
+def test_show_of_a_model_that_only_training_gives():
+    name = 'mask-rcnn_r50-scratch_fpn_gn-c8-all_3x_coco'
+    done = run_tool('zoo.py', 'show', name)
+    assert_success(done)
+    assert 'box head FusedGN with 8 channels per group' in done.stdout
+    assert 'none for this config, published or measured' in done.stdout
+    assert 'none published' in done.stdout
+    assert f'work_dirs/{name}/epoch_36.pth' in done.stdout
+    assert 'download' not in done.stdout
+
+
+def test_show_of_an_unknown_name_names_the_close_ones():
+    line = user_error(run_tool('zoo.py', 'show', 'mask-rcnn_r50_fpn_gn_2x_coco'))
+    assert line.startswith('error: no model mask-rcnn_r50_fpn_gn_2x_coco in the zoo')
+    assert R50 in line
