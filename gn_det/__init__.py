@@ -1,7 +1,8 @@
 """Group Normalization for detection: a plugin and config zoo for MMDetection.
 
 Importing the package registers the norm layer `FusedGN` in mmengine's root
-registry and prepares the host libraries as they are installed (`gn_det.compat`).
+registry, prepares the host libraries as they are installed (`gn_det.compat`) and lets
+mmengine load checkpoints through `gn_det.zoo.loader`, as weights only.
 It imports neither mmcv nor mmdet and needs no GPU, so it is safe in any config:
 `custom_imports = dict(imports=['gn_det'])`.
 """
@@ -11,6 +12,20 @@ from gn_det.version import __version__
 
 compat.install()
 
-from gn_det.layers import FusedGroupNorm  # noqa: E402  (compat comes first)
+# After compat:
+from gn_det.fusion import fuse, unfuse  # noqa: E402
+from gn_det.layers import FusedGroupNorm  # noqa: E402
+from gn_det.zoo import loader  # noqa: E402
 
-__all__ = ['FusedGroupNorm', '__version__']
+loader.install()
+
+__all__ = ['FusedGroupNorm', '__version__', 'convert_norm', 'fuse', 'unfuse']
+
+
+def __getattr__(name: str) -> object:
+    # It imports mmdet, which importing this package does not.
+    if name == 'convert_norm':
+        from gn_det.models.convert_norm import convert_norm
+
+        return convert_norm
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

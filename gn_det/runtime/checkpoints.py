@@ -13,7 +13,6 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from gn_det.compat import checkpoint_globals
 from gn_det.runtime.errors import UserError
 
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
@@ -86,36 +85,14 @@ def load_state_dict(path: str) -> Mapping[str, torch.Tensor]:
     """The weights of a checkpoint file or address, on the CPU.
 
     Raises:
-        UserError: if there is no such file, or it is not a torch checkpoint, or it
-            holds more than weights and plain values (nothing in it is run).
+        UserError: if there is no such file, or it is not a checkpoint, or it holds more
+            than weights and plain values (nothing in it is run; `gn_det.zoo.loader`).
     """
-    is_local = '://' not in path
-    if is_local and not os.path.isfile(path):
-        raise UserError(f'checkpoint not found: {os.path.abspath(path)}')
-    try:
-        # Not mmengine's loader for a file: the OneDL fork's retries with full rights.
-        content = (
-            checkpoint_globals.load(path)
-            if is_local
-            else CheckpointLoader.load_checkpoint(path, map_location='cpu')
-        )
-    # A file of something else can make the unpickler raise anything at all.
-    except Exception as error:
-        raise UserError(
-            f'{path} is not a checkpoint that torch can read: {_reason(error)}'
-        ) from error
+    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise UserError(f'{path} holds no state_dict of tensors')
     return {name.removeprefix('module.'): value for name, value in state.items()}
-
-
-def _reason(error: Exception) -> str:
-    """Why torch refused, without its advice to load the file with full rights."""
-    asked_for = re.search(r'GLOBAL (\S+)', str(error))
-    if asked_for:
-        return f'it asks for {asked_for[1]}, and nothing but weights is loaded'
-    return 'it was not written by torch.save, or it is cut short'
 
 
 def check_fit(model: torch.nn.Module, path: str, exact: bool = True) -> None:

@@ -1,0 +1,124 @@
+"""Group Norm in the place of Batch Norm, in the config of a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from gn_det.models.convert_norm.parts import check_parts, matches
+from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
+
+_BN_TYPES = ('BN', 'BN1d', 'BN2d', 'BN3d', 'SyncBN', 'MMSyncBN', 'NaiveSyncBN')
+# Entries of a model's config that hold no modules.
+_NO_MODULES = ('init_cfg', 'train_cfg', 'test_cfg', 'data_preprocessor')
+
+
+def convert_cfg(
+    model: dict,
+    norm: str,
+    num_groups: int,
+    parts: Sequence[str] | None,
+    report: NormReport,
+) -> None:
+    """Convert the config of a model in place; see `convert_norm`."""
+    names = [
+        name
+        for name, value in model.items()
+        if isinstance(value, (dict, list)) and name not in _NO_MODULES
+    ]
+    check_parts(parts, names)
+    for path, module, key, value in _norm_cfgs(model, ''):
+        place = f'{path}.{key}' if path else key
+        if not isinstance(value, Mapping):
+            continue
+        if value.get('type') not in _BN_TYPES:
+            kept = KeptNorm(place, str(value.get('type')), 'not a Batch Norm')
+            report.kept.append(kept)
+        elif not matches(place.split('.')[0], parts):
+            kept = KeptNorm(place, value['type'], 'of a part not chosen')
+            report.kept.append(kept)
+        else:
+            implicit = '' if key in module else ' (default)'
+            same = {k: value[k] for k in ('requires_grad', 'eps') if k in value}
+            module[key] = dict(type=norm, num_groups=num_groups, **same)
+            report.changed.append(
+                NormChange(
+                    place, f'{value["type"]}{implicit}', f'{norm}({num_groups} groups)'
+                )
+            )
+            if value.get('requires_grad') is False:
+                report.notes.append(
+                    f'{place} has requires_grad=False as before; Group Norm has to be '
+                    'trained'
+                )
+    changed = {change.place.rpartition('.')[0] for change in report.changed}
+    for path, init in _pretrained(model, ''):
+        if any(place == path or place.startswith(f'{path}.') for place in changed):
+            report.notes.append(
+                f'{path}.init_cfg loads {init}: if that has Batch Norm, convert it '
+                'with tools/convert.py --norm gn and name the result there'
+            )
+
+
+def _norm_cfgs(
+    node: dict | list, path: str
+) -> Iterator[tuple[str, dict, str, Mapping | None]]:
+    """Path, module, key and value of each `…norm_cfg`, written down or by default."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get('type'), (str, type)):
+            defaults = _default_norm_cfgs(node['type'])
+            for key, default in defaults.items():
+                if key not in node:
+                    yield path, node, key, default
+        for key, value in list(node.items()):
+            if key.endswith('norm_cfg'):
+                yield path, node, key, value
+            elif key not in _NO_MODULES and isinstance(value, (dict, list, tuple)):
+                yield from _norm_cfgs(value, f'{path}.{key}' if path else key)
+    else:
+        for i, item in enumerate(node):
+            if isinstance(item, (dict, list, tuple)):
+                yield from _norm_cfgs(item, f'{path}.{i}')
+
+
+def _default_norm_cfgs(kind: str | type) -> dict[str, Mapping]:
+    """What a module takes for a `norm_cfg` its config does not mention."""
+    import mmdet.models  # noqa: F401  (fills the registry)
+    from mmdet.registry import MODELS
+
+    cls = kind if isinstance(kind, type) else MODELS.get(kind)
+    defaults: dict[str, Any] = {}
+    for base in inspect.getmro(cls) if isinstance(cls, type) else ():
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        for parameter in parameters:
+            if parameter.name.endswith('norm_cfg'):
+                defaults.setdefault(parameter.name, parameter.default)
+        # What a class does not pass on cannot reach its base.
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return {key: value for key, value in defaults.items() if isinstance(value, Mapping)}
+
+
+def _pretrained(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(node, Mapping):
+        init = node.get('init_cfg')
+        if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
+            yield path, init.get('checkpoint')
+        for key, value in node.items():
+            if key not in _NO_MODULES:
+                yield from _pretrained(value, f'{path}.{key}' if path else key)
+
+
+def import_plugin(cfg: Config | dict) -> None:
+    """Let a whole config import the package that registers the norm."""
+    imports = dict(cfg.get('custom_imports') or {})
+    names = list(imports.get('imports', []))
+    if not any(name.split('.')[0] == 'gn_det' for name in names):
+        imports['imports'] = [*names, 'gn_det']
+        imports.setdefault('allow_failed_imports', False)
+        cfg['custom_imports'] = imports

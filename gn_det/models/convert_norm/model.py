@@ -1,0 +1,158 @@
+"""Group Norm in the place of Batch Norm, in a built model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from mmcv.cnn import build_norm_layer
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from gn_det.models.convert_norm.parts import check_parts, matches
+from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
+from gn_det.runtime.errors import UserError
+from gn_det.zoo.convert.norm import group_norm_name
+
+_OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, _InstanceNorm)
+
+
+def convert_model(
+    model: nn.Module,
+    norm: str,
+    num_groups: int,
+    parts: Sequence[str] | None,
+    indivisible: str,
+    report: NormReport,
+) -> nn.Module:
+    """Convert a model in place; see `convert_norm`. A lone norm comes back new."""
+    check_parts(parts, [name for name, _ in model.named_children()])
+    found = list(_norms(model, parts, report))
+    # Checked before the first one is replaced.
+    groups = {
+        id(layer): _groups(layer, place, num_groups, indivisible)
+        for place, _, _, layer in found
+    }
+    replaced: dict[int, nn.Module] = {}
+    for place, parent, name, layer in found:
+        if id(layer) not in replaced:
+            replaced[id(layer)] = _group_norm(layer, norm, groups[id(layer)])
+        new = replaced[id(layer)]
+        new_name = _put(parent, name, new) if parent is not None else name
+        report.changed.append(
+            NormChange(
+                place,
+                f'{type(layer).__name__}({new.num_channels})',
+                f'{new_name}: {type(new).__name__}({new.num_groups} groups)',
+            )
+        )
+    if found and found[0][1] is None:
+        return replaced[id(found[0][3])]
+    if any(
+        not parameter.requires_grad
+        for layer in replaced.values()
+        for parameter in layer.parameters()
+    ):
+        report.notes.append(
+            'some of the norms are frozen (requires_grad=False) as they were before; '
+            'Group Norm has to be trained'
+        )
+    if found:
+        report.notes.append(
+            'the running statistics of Batch Norm are gone: train the model'
+        )
+    return model
+
+
+def _norms(
+    model: nn.Module, parts: Sequence[str] | None, report: NormReport
+) -> Iterator[tuple[str, nn.Module | None, str, nn.Module]]:
+    """Place, parent, name and layer of each Batch Norm; others go to the report."""
+    if _is_batch_norm(model):
+        yield '', None, '', model
+    for path, parent in list(model.named_modules()):
+        for name, layer in list(parent.named_children()):
+            place = f'{path}.{name}' if path else name
+            selected = matches(place.split('.')[0], parts)
+            if _is_batch_norm(layer) and selected and _channels(layer):
+                yield place, parent, name, layer
+            elif _is_batch_norm(layer):
+                reason = 'of a part not chosen' if not selected else 'not initialised'
+                report.kept.append(KeptNorm(place, type(layer).__name__, reason))
+            elif isinstance(layer, _OTHER_NORMS):
+                report.kept.append(
+                    KeptNorm(place, type(layer).__name__, 'not a Batch Norm')
+                )
+
+
+def _is_batch_norm(layer: nn.Module) -> bool:
+    # torchvision, detectron2 and others each have a FrozenBatchNorm2d of their own.
+    return isinstance(layer, _BatchNorm) or type(layer).__name__ == 'FrozenBatchNorm2d'
+
+
+def _channels(layer: nn.Module) -> int:
+    if isinstance(layer, _BatchNorm):
+        return layer.num_features
+    return layer.weight.numel()
+
+
+def _groups(layer: nn.Module, place: str, num_groups: int, indivisible: str) -> int:
+    channels = _channels(layer)
+    if channels % num_groups == 0:
+        return num_groups
+    divisors = [n for n in range(1, channels + 1) if channels % n == 0]
+    # Of two that are equally near the smaller one, which has more channels in a group.
+    nearest = min(divisors, key=lambda n: abs(n - num_groups))
+    if indivisible == 'error':
+        raise UserError(
+            f'{place or "the norm"} has {channels} channels, which {num_groups} groups '
+            f"do not divide; give another num_groups, or indivisible='nearest' for "
+            f'{nearest} there'
+        )
+    return nearest
+
+
+def _group_norm(layer: nn.Module, norm: str, num_groups: int) -> nn.GroupNorm:
+    """A Group Norm that starts from a Batch Norm's weight and bias."""
+    weight, bias = layer.weight, layer.bias
+    cfg = dict(type=norm, num_groups=num_groups, eps=layer.eps)
+    if weight is None:
+        cfg['affine'] = False
+    _, new = build_norm_layer(cfg, _channels(layer))
+    if weight is not None:
+        new.to(device=weight.device, dtype=weight.dtype)
+        with torch.no_grad():
+            for parameter, value in ((new.weight, weight), (new.bias, bias)):
+                if value.device.type != 'meta':
+                    parameter.copy_(value)
+                # Buffers of a FrozenBatchNorm2d become parameters like any other.
+                if isinstance(value, nn.Parameter):
+                    parameter.requires_grad_(value.requires_grad)
+    return new.train(layer.training)
+
+
+def _put(parent: nn.Module, name: str, new: nn.Module) -> str:
+    """Put a norm in its place, under a new name where the parent records the name."""
+    # mmcv's ConvModule keeps `norm_name`, mmdet's blocks `norm1_name` and so on.
+    records = [
+        key
+        for key, value in vars(parent).items()
+        if value == name and 'norm' in key and key.endswith('_name')
+    ]
+    new_name = group_norm_name(name) if records else name
+    if new_name != name and hasattr(parent, new_name):
+        raise UserError(f'{type(parent).__name__} has a {new_name} beside its {name}')
+    # The order of modules is the order of the state dict.
+    modules = [
+        (new_name, new) if key == name else (key, module)
+        for key, module in parent._modules.items()
+    ]
+    parent._modules.clear()
+    parent._modules.update(modules)
+    for key in records:
+        setattr(parent, key, new_name)
+    # ConvModule's short cut through the statistics of a Batch Norm in eval mode.
+    if getattr(parent, 'efficient_conv_bn_eval_forward', None) is not None:
+        parent.efficient_conv_bn_eval_forward = None
+    return new_name

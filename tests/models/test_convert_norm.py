@@ -1,0 +1,278 @@
+"""Group Norm for Batch Norm, in configs and models, and what is said about it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.hub import get_config
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from gn_det import FusedGroupNorm
+from gn_det.models.convert_norm import convert_norm
+from gn_det.runtime import UserError
+
+
+@pytest.fixture(scope='module', autouse=True)
+def scope():
+    register_all_modules()
+
+
+def mmdet_config(name: str) -> Config:
+    cfg = get_config(f'mmdet::{name}')
+    cfg.model.backbone.init_cfg = None
+    return cfg
+
+
+def build(cfg: Config) -> nn.Module:
+    with torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
+
+
+# Explicit BN, BN by default, BN in a hand-made structure, SyncBN in neck and head.
+@pytest.mark.parametrize(
+    ('name', 'num_groups'),
+    [
+        ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 32),
+        ('yolo/yolov3_d53_8xb8-ms-416-273e_coco.py', 32),
+        ('hrnet/faster-rcnn_hrnetv2p-w32-1x_coco.py', 32),
+        ('regnet/mask-rcnn_regnetx-3.2GF_fpn_1x_coco.py', 8),
+        ('rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 4),
+    ],
+)
+def test_model_and_config_give_the_same_names(name, num_groups):
+    cfg = mmdet_config(name)
+    from_cfg, cfg_report = convert_norm(cfg, num_groups=num_groups)
+    model, report = convert_norm(build(cfg), num_groups=num_groups)
+    built = build(from_cfg)
+    assert cfg_report.changed
+    assert not batch_norms(built)
+    assert not batch_norms(model)
+    assert list(model.state_dict()) == list(built.state_dict())
+    norms = [m for m in model.modules() if isinstance(m, FusedGroupNorm)]
+    assert len(report.changed) == len(norms)
+    assert {norm.num_groups for norm in norms} == {num_groups}
+
+
+def small_resnet() -> nn.Module:
+    model = MODELS.build(
+        dict(type='ResNet', depth=18, base_channels=32, stem_channels=32)
+    )
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape))
+    return model
+
+
+def test_weights_come_from_the_batch_norm_and_the_model_works():
+    model = small_resnet()
+    before = copy.deepcopy(model.state_dict())
+    same, _ = convert_norm(model)
+    assert same is model
+    after = model.state_dict()
+    assert torch.equal(after['gn1.weight'], before['bn1.weight'])
+    assert torch.equal(after['layer2.0.gn2.bias'], before['layer2.0.bn2.bias'])
+    shortcut = 'layer2.0.downsample.1.weight'
+    assert torch.equal(after[shortcut], before[shortcut])
+    assert not any('running' in name for name in after)
+    x = torch.randn(2, 3, 64, 64)
+    sum((y * torch.randn_like(y)).sum() for y in model(x)).backward()
+    assert model.layer2[0].norm1 is model.layer2[0].gn1
+    assert model.layer2[0].gn1.weight.grad.abs().sum() > 0
+
+
+def test_the_checkpoint_tool_gives_the_same_names():
+    from gn_det.zoo.convert.norm import to_group_norm
+
+    model = small_resnet()
+    renamed, _ = to_group_norm(dict(model.state_dict()))
+    convert_norm(model)
+    assert list(renamed) == list(model.state_dict())
+    model.load_state_dict(renamed, strict=True)
+
+
+def test_a_plain_model_of_torch():
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64, eps=1e-3), nn.ReLU(), nn.LayerNorm(6)
+    ).eval()
+    model, report = convert_norm(model, 'GN', num_groups=16)
+    assert type(model[1]) is nn.GroupNorm
+    assert (model[1].num_groups, model[1].eps, model[1].training) == (16, 1e-3, False)
+    assert [change.place for change in report.changed] == ['1']
+    assert [(kept.place, kept.norm) for kept in report.kept] == [('3', 'LayerNorm')]
+    model(torch.randn(1, 3, 8, 8))
+
+
+def test_names_the_code_asks_for_stay():
+    import torchvision
+
+    model, _ = convert_norm(torchvision.models.resnet18())
+    assert isinstance(model.bn1, FusedGroupNorm)
+    model(torch.randn(1, 3, 64, 64))
+
+
+def test_a_lone_norm_comes_back_new():
+    norm, report = convert_norm(nn.BatchNorm2d(64))
+    assert isinstance(norm, FusedGroupNorm)
+    assert len(report.changed) == 1
+
+
+def test_kinds_of_batch_norm():
+    frozen = FrozenBatchNorm2d(32)
+    frozen.weight.fill_(3.0)
+    model = nn.ModuleList(
+        [nn.SyncBatchNorm(32), frozen, nn.BatchNorm1d(32), nn.BatchNorm2d(32, affine=0)]
+    )
+    model, report = convert_norm(model)
+    assert all(isinstance(layer, FusedGroupNorm) for layer in model)
+    assert torch.equal(model[1].weight, torch.full((32,), 3.0))
+    assert model[1].weight.requires_grad
+    assert model[3].weight is None
+    assert len(report.changed) == 4
+
+
+def test_a_shared_norm_stays_shared():
+    norm = nn.BatchNorm2d(32)
+    model, _ = convert_norm(nn.ModuleDict(dict(a=norm, b=nn.Sequential(norm))))
+    assert model['a'] is model['b'][0]
+
+
+def test_frozen_parameters_stay_frozen_and_are_mentioned():
+    model = nn.Sequential(nn.BatchNorm2d(32).requires_grad_(False), nn.BatchNorm2d(32))
+    model, report = convert_norm(model)
+    assert not model[0].weight.requires_grad
+    assert model[1].weight.requires_grad
+    assert any('frozen' in note for note in report.notes)
+
+
+def test_the_short_cut_through_batch_norm_is_closed():
+    from mmcv.cnn import ConvModule
+
+    block = ConvModule(
+        3, 32, 3, norm_cfg=dict(type='BN'), efficient_conv_bn_eval=True
+    ).eval()
+    convert_norm(block)
+    block(torch.randn(1, 3, 8, 8))
+    assert block.norm is block.gn
+
+
+def test_parts_of_a_model():
+    model = nn.ModuleDict(
+        {name: nn.BatchNorm2d(32) for name in ('backbone', 'neck', 'rpn_head')}
+    )
+    model, report = convert_norm(model, parts=('neck', 'head'))
+    assert isinstance(model['backbone'], nn.BatchNorm2d)
+    assert isinstance(model['neck'], FusedGroupNorm)
+    assert isinstance(model['rpn_head'], FusedGroupNorm)
+    assert [kept.place for kept in report.kept] == ['backbone']
+
+
+def test_parts_of_a_config():
+    cfg = mmdet_config('yolo/yolov3_d53_8xb8-ms-416-273e_coco.py')
+    new, report = convert_norm(cfg, parts=('neck', 'head'))
+    assert new.model.neck.norm_cfg.type == 'FusedGN'
+    assert new.model.bbox_head.norm_cfg.type == 'FusedGN'
+    assert 'norm_cfg' not in new.model.backbone
+    assert ('backbone.norm_cfg', 'of a part not chosen') in {
+        (kept.place, kept.reason) for kept in report.kept
+    }
+
+
+@pytest.mark.parametrize('target', [nn.ModuleDict(dict(neck=nn.ReLU())), dict(neck={})])
+def test_a_part_that_is_not_there(target):
+    with pytest.raises(UserError, match="no part 'nek'; the parts here are neck"):
+        convert_norm(target, parts=('nek',))
+
+
+def test_a_config_is_not_changed_but_copied():
+    cfg = mmdet_config('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    before = copy.deepcopy(cfg.to_dict())
+    new, report = convert_norm(cfg)
+    assert cfg.to_dict() == before
+    assert new.model.backbone.norm_cfg == dict(
+        type='FusedGN', num_groups=32, requires_grad=True
+    )
+    assert 'gn_det' in new.custom_imports['imports']
+    assert len(report.changed) == 1
+    model_only, _ = convert_norm(cfg.model)
+    assert model_only.backbone.norm_cfg.type == 'FusedGN'
+
+
+def test_pretrained_weights_are_mentioned():
+    cfg = get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    _, report = convert_norm(cfg)
+    assert any('torchvision://resnet50' in note for note in report.notes)
+
+
+def test_groups_that_do_not_divide_change_nothing():
+    model = nn.Sequential(nn.BatchNorm2d(64), nn.BatchNorm2d(48))
+    with pytest.raises(UserError, match=r'^1 has 48 channels.* for 24 there$'):
+        convert_norm(model)
+    assert all(type(layer) is nn.BatchNorm2d for layer in model)
+    convert_norm(model, indivisible='nearest')
+    assert [layer.num_groups for layer in model] == [32, 24]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (dict(norm='LN'), "expected 'FusedGN' or 'GN'"),
+        (dict(norm='NoSuchNorm'), "expected 'FusedGN' or 'GN'"),
+        (dict(num_groups=0), 'positive'),
+    ],
+)
+def test_wrong_arguments(arguments, words):
+    with pytest.raises(UserError, match=words):
+        convert_norm(nn.BatchNorm2d(32), **arguments)
+
+
+def test_the_report_is_a_table():
+    model = nn.Sequential(nn.BatchNorm2d(64), nn.InstanceNorm2d(8))
+    _, report = convert_norm(model)
+    lines = str(report).splitlines()
+    assert lines[0] == '1 changed, 1 kept'
+    assert lines[1].split() == [
+        '0',
+        'BatchNorm2d(64)',
+        '→',
+        '0:',
+        'FusedGroupNorm(32',
+        'groups)',
+    ]
+    assert 'kept: not a Batch Norm' in lines[2]
+
+
+class TakesNorm(nn.Module):
+    def __init__(self, channels: int = 32, norm_cfg: dict = dict(type='BN')) -> None:  # noqa: B006
+        super().__init__()
+
+
+class PassesOn(TakesNorm):
+    def __init__(self, depth: int = 1, **kwargs) -> None:
+        super().__init__(**kwargs)
+
+
+class KeepsToItself(TakesNorm):
+    def __init__(self, depth: int = 1) -> None:
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'reached'), [(TakesNorm, 1), (PassesOn, 1), (KeepsToItself, 0)]
+)
+def test_a_default_is_replaced_where_it_can_be_set(kind, reached):
+    cfg, report = convert_norm(dict(backbone=dict(type=kind)))
+    assert len(report.changed) == reached
+    assert ('norm_cfg' in cfg['backbone']) == bool(reached)
+    kind(**{k: v for k, v in cfg['backbone'].items() if k != 'type'})

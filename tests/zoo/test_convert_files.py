@@ -1,0 +1,145 @@
+"""What lies around a conversion: the layout, the files, the meta, the way out."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file as load_tensors
+
+from gn_det.runtime import UserError
+from gn_det.zoo.convert import convert_file
+from gn_det.zoo.convert.layout import Detector, ResNet
+from gn_det.zoo.convert.writing import write_checkpoint
+from gn_det.zoo.loading import load_file
+from tests.zoo.convert_cases import CONFIGS, on_meta
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """torchvision's ResNet-18, the smallest file a converter takes."""
+    path = tmp_path_factory.mktemp('source') / 'resnet18.pth'
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('config', 'model'),
+    [
+        ('gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py', Detector(ResNet((3, 4, 6, 3)), 80)),
+        (
+            'gn/faster-rcnn_r101_fpn_gn-all_2x_coco.py',
+            Detector(ResNet((3, 4, 23, 3)), 80, with_mask=False),
+        ),
+        (
+            'gn+ws/mask-rcnn_x50-32x4d_fpn_gn-ws-all_2x_coco.py',
+            Detector(ResNet((3, 4, 6, 3), width=128, groups=32), 80),
+        ),
+    ],
+)
+def test_the_layout_is_that_of_the_model(config, model):
+    assert model.shapes() == on_meta(config)
+
+
+def test_safetensors_carry_the_meta(source, tmp_path):
+    target = tmp_path / 'out.safetensors'
+    convert_file(source, target, 'timm')
+    assert load_tensors(target).keys() == load_file(target)['state_dict'].keys()
+    meta = load_file(target)['meta']['gn_det']
+    assert meta['converted_from'] == 'timm'
+    assert meta['preprocessing']['bgr_to_rgb'] is True
+    json.dumps(meta)
+
+
+def test_a_backbone_is_named_to_the_config(tmp_path):
+    state = torchvision.models.resnet50(
+        norm_layer=lambda c: torch.nn.GroupNorm(32, c)
+    ).state_dict()
+    torch.save(state, tmp_path / 'r50.pth')
+    target = tmp_path / 'out.pth'
+    report = convert_file(tmp_path / 'r50.pth', target, 'timm')
+    assert (CONFIGS.parent / report.config).is_file()
+    assert report.options == {'model.backbone.init_cfg.checkpoint': str(target)}
+    assert f"--cfg-options model.backbone.init_cfg.checkpoint='{target}'" in str(report)
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('out.pkl', 'expected a name ending in'),
+        ('resnet18.pth', 'is the source itself'),
+        ('link.pth', 'is the source itself'),
+        ('folder.pth', 'is a folder'),
+    ],
+)
+def test_where_a_file_cannot_go(source, name, words):
+    before = source.read_bytes()
+    link, folder = source.parent / 'link.pth', source.parent / 'folder.pth'
+    if not link.exists():
+        os.link(source, link)
+        folder.mkdir()
+    with pytest.raises(UserError, match=words):
+        convert_file(source, source.parent / name, 'torchvision')
+    assert source.read_bytes() == before
+
+
+def test_detectron2_reads_no_safetensors(source, tmp_path):
+    with pytest.raises(UserError, match='no safetensors'):
+        convert_file(source, tmp_path / 'x.safetensors', 'mmdet', 'detectron2')
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    target = tmp_path / 'out.pth'
+    write_checkpoint(target, {'w': torch.ones(3)}, {})
+    before = target.read_bytes()
+
+    def full(fd):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError, match=r'out\.pth: No space left'):
+        write_checkpoint(target, {'w': torch.zeros(3)}, {})
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize('content', [b'', b'GIF89a', b'<html></html>'])
+@pytest.mark.parametrize('name', ['wrong.pkl', 'wrong.pth', 'wrong.safetensors'])
+def test_a_file_of_something_else(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f'{name} is not a checkpoint'):
+        convert_file(tmp_path / name, tmp_path / 'out.pth', 'detectron')
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(UserError, match=r'not found: .*no\.pkl'):
+        convert_file(tmp_path / 'no.pkl', tmp_path / 'out.pth', 'detectron')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (('detectron2',), 'resnet18.pth holds no detector.*looks like --from torchv'),
+        (('mmdet1',), 'it looks like --from torchvision'),
+        (('timm', 'mmdet', 'gn', 48), 'bn1.weight has 64 channels, which 48 groups'),
+        (('timm', 'mmdet', 'gn', 0), '--num-groups: expected a positive number'),
+        (('timm', 'detectron2'), 'no detector that --to detectron2 knows'),
+    ],
+)
+def test_what_does_not_fit(source, tmp_path, arguments, words):
+    names = ('from_format', 'to_format', 'norm', 'num_groups')
+    chosen = dict(zip(names, arguments, strict=False))
+    with pytest.raises(UserError, match=words):
+        convert_file(source, tmp_path / 'out.pth', **chosen)
+    assert not list(tmp_path.iterdir())
+
+
+def test_meta_that_safetensors_cannot_carry(tmp_path):
+    content = {'state_dict': {'w': torch.ones(3)}, 'meta': {'seen': torch.ones(1)}}
+    torch.save(content, tmp_path / 'run.pth')
+    with pytest.raises(UserError, match=r'end the name in \.pth'):
+        convert_file(tmp_path / 'run.pth', tmp_path / 'out.safetensors', 'mmdet')

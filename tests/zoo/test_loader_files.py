@@ -1,0 +1,301 @@
+"""Weight files of every kind load with no more rights than weights need."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gn_det.runtime import UserError
+from gn_det.zoo.loading import load_file
+from gn_det.zoo.unpickle import load_pickle
+
+
+class Evil:
+    """Makes a folder when it is unpickled with full rights."""
+
+    def __init__(self, place):
+        self.place = str(place)
+
+    def __reduce__(self):
+        return (os.mkdir, (self.place,))
+
+
+def arrays():
+    generator = np.random.default_rng(0)
+    return {
+        'conv1_w': generator.standard_normal((4, 3, 2)).astype(np.float32),
+        'big_endian': np.arange(3, dtype='>i8'),
+        'fortran': np.asfortranarray(generator.standard_normal((3, 5))),
+        'empty': np.zeros((0, 4), np.uint8),
+        'scalar': np.float64(0.5),
+        'flag': np.array([True, False]),
+    }
+
+
+def assert_same(given, wanted):
+    assert list(given) == list(wanted)
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(given[name], value)
+        native = np.asarray(value).dtype.newbyteorder('=')
+        assert np.asarray(given[name]).dtype == native
+        assert not isinstance(given[name], np.ndarray) or given[name].flags.writeable
+
+
+def python2_pickle() -> bytes:
+    """`{'blobs': {'w': array([1.5, -2.0], float32)}}` as Python 2 writes it.
+
+    There bytes and text are one type, which protocol 2 stores as SHORT_BINSTRING (U).
+    """
+
+    def text(value: bytes) -> bytes:
+        return b'U' + bytes([len(value)]) + value
+
+    raw = np.array([1.5, -2.0], '<f4').tobytes()
+    dtype = (
+        b'cnumpy\ndtype\n('
+        + text(b'f4')
+        + b'K\x00K\x01tR(K\x03'
+        + text(b'<')
+        # version, byte order, subdtype, names, fields, size, alignment, flags
+        + b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'
+    )
+    array = (
+        b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t'
+        + text(b'b')
+        + b'tR(K\x01(K\x02t'
+        + dtype
+        + b'I00\n'
+        + text(raw)
+        + b'tb'
+    )
+    return b'\x80\x02}' + text(b'blobs') + b'}' + text(b'w') + array + b'ss.'
+
+
+class TestPickle:
+    @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_arrays_and_containers(self, tmp_path, protocol):
+        path = tmp_path / 'model.pkl'
+        content = {
+            'blobs': arrays(),
+            'cfg': 'MODEL: {}',
+            'rest': [1, (2.5, None), {3}, frozenset([4]), b'5', OrderedDict(a=True)],
+        }
+        path.write_bytes(pickle.dumps(content, protocol))
+        loaded = load_file(path)
+        assert_same(loaded['blobs'], content['blobs'])
+        assert loaded['cfg'] == content['cfg']
+        assert loaded['rest'] == content['rest']
+
+    def test_file_of_python_2(self, tmp_path):
+        path = tmp_path / 'R-50-GN.pkl'
+        path.write_bytes(python2_pickle())
+        loaded = load_file(path)
+        assert_same(loaded['blobs'], {'w': np.array([1.5, -2.0], np.float32)})
+
+    @pytest.mark.parametrize('numpy', [b'numpy.core', b'numpy._core'])
+    def test_names_of_either_numpy(self, tmp_path, numpy):
+        written = pickle.dumps({'blobs': arrays()}, 2)
+        core = b'numpy._core' if b'numpy._core' in written else b'numpy.core'
+        path = tmp_path / 'model.pkl'
+        path.write_bytes(written.replace(core, numpy))
+        assert_same(load_file(path)['blobs'], arrays())
+
+    @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_code_does_not_run_and_is_named(self, tmp_path, protocol):
+        path = tmp_path / 'evil.pkl'
+        content = {'blobs': {'w': Evil(tmp_path / 'pwned')}}
+        path.write_bytes(pickle.dumps(content, protocol))
+        with pytest.raises(UserError, match=r'evil\.pkl asks for posix\.mkdir,'):
+            load_file(path)
+        assert not (tmp_path / 'pwned').exists()
+
+    @pytest.mark.parametrize(
+        'name',
+        [
+            'builtins.eval',
+            'builtins.getattr',
+            '__builtin__.apply',
+            'os.system',
+            'numpy.load',
+            'numpy.core.multiarray.fromfile',
+            'numpy.testing._private.utils.runstring',
+            'gn_det.zoo.unpickle.ArrayUnpickler',
+            # Dots in a name walk from an allowed thing to its attributes.
+            'collections.OrderedDict.__init__',
+        ],
+    )
+    def test_any_other_global_is_refused(self, tmp_path, name):
+        module, _, attribute = name.rpartition('.')
+        path = tmp_path / 'evil.pkl'
+        path.write_bytes(f'\x80\x02c{module}\n{attribute}\n.'.encode('latin1'))
+        with pytest.raises(UserError) as error:
+            load_pickle(path)
+        assert f'asks for {name}, and nothing but arrays' in str(error.value)
+
+    def test_dotted_name_does_not_reach_attributes(self, tmp_path):
+        path = tmp_path / 'evil.pkl'
+        stack = b'\x80\x04\x8c\x05numpy\x8c\x0fndarray.tofile_\x93.'
+        path.write_bytes(stack.replace(b'\x0fndarray.tofile_', b'\x0endarray.tofile'))
+        with pytest.raises(UserError, match=r'asks for numpy\.ndarray\.tofile'):
+            load_pickle(path)
+
+    @pytest.mark.parametrize(
+        'value', [np.array([{}], object), np.zeros(2, 'i4,f4'), np.array(['a'])]
+    )
+    def test_arrays_of_something_else_than_numbers(self, tmp_path, value):
+        path = tmp_path / 'model.pkl'
+        path.write_bytes(pickle.dumps({'blobs': {'w': value}}))
+        with pytest.raises(UserError, match='an array of'):
+            load_pickle(path)
+
+    @pytest.mark.parametrize(
+        'state',
+        [
+            (3, '<', None, ('a',), {'a': 1}, 4, 4, 0),
+            (3, '<', (1, (2,)), None, None, 4, 4, 0),
+        ],
+        ids=['fields', 'subarray'],
+    )
+    def test_numbers_that_claim_to_be_structures(self, tmp_path, state):
+        path = tmp_path / 'model.pkl'
+        dtype = b'cnumpy\ndtype\n(U\x02f4I00\nI01\ntR'
+        path.write_bytes(b'\x80\x02' + dtype + pickle.dumps(state, 2)[2:-1] + b'b.')
+        with pytest.raises(UserError, match='asks for an array of structures'):
+            load_pickle(path)
+
+    def test_bytes_that_do_not_fit_the_shape(self, tmp_path):
+        path = tmp_path / 'model.pkl'
+        for shape in (b'K\x01', b'K\x03'):
+            written = python2_pickle().replace(b'(K\x02t', b'(' + shape + b't')
+            path.write_bytes(written)
+            with pytest.raises(UserError, match='is no whole pickle file'):
+                load_pickle(path)
+
+    def test_object_outside_the_file(self, tmp_path):
+        path = tmp_path / 'model.pkl'
+        path.write_bytes(b'\x80\x02X\x01\x00\x00\x00aQ.')
+        with pytest.raises(UserError, match="the persistent object 'a'"):
+            load_pickle(path)
+
+    @pytest.mark.parametrize(
+        ('content', 'text'),
+        [
+            (b'', 'is no whole pickle file'),
+            (b'\x80\x02', 'is no whole pickle file'),
+            (pickle.dumps({'blobs': arrays()})[:-9], 'is no whole pickle file'),
+            (pickle.dumps([1]), 'holds a list'),
+            (b'<!DOCTYPE html>', 'is no whole pickle file'),
+        ],
+    )
+    def test_what_is_none(self, tmp_path, content, text):
+        path = tmp_path / 'model.pkl'
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=text) as error:
+            load_pickle(path)
+        assert '\n' not in str(error.value)
+
+    def test_missing(self, tmp_path):
+        with pytest.raises(UserError, match=r'checkpoint not found: .*no\.pkl'):
+            load_pickle(tmp_path / 'no.pkl')
+
+    def test_full_rights_for_a_file_of_ones_own(self, tmp_path):
+        path = tmp_path / 'own.pkl'
+        path.write_bytes(pickle.dumps({'a': Evil(tmp_path / 'made')}))
+        load_file(path, trust=True)
+        assert (tmp_path / 'made').is_dir()
+
+
+class TestTorch:
+    @pytest.fixture(params=[True, False], ids=['zip', 'before 1.6'])
+    def save(self, request, tmp_path):
+        def write(content):
+            path = tmp_path / 'a.pth'
+            torch.save(content, path, _use_new_zipfile_serialization=request.param)
+            return path
+
+        return write
+
+    def test_weights(self, save):
+        weights = torch.randn(3, 4)
+        loaded = load_file(
+            save({'state_dict': OrderedDict(w=weights), 'meta': {'a': 1}})
+        )
+        assert torch.equal(loaded['state_dict']['w'], weights)
+        assert loaded['meta'] == {'a': 1}
+
+    def test_code_does_not_run_and_is_named(self, save, tmp_path):
+        path = save({'state_dict': {'w': Evil(tmp_path / 'pwned')}})
+        with pytest.raises(UserError, match=r'asks for posix\.mkdir') as error:
+            load_file(path)
+        assert not (tmp_path / 'pwned').exists()
+        assert 'weights_only' not in str(error.value)
+        load_file(path, trust=True)
+        assert (tmp_path / 'pwned').is_dir()
+
+    def test_cut_short(self, save):
+        path = save({'state_dict': {'w': torch.randn(1000)}})
+        path.write_bytes(path.read_bytes()[:-500])
+        with pytest.raises(UserError, match='or it is cut short'):
+            load_file(path)
+
+
+class TestSafetensors:
+    def test_weights_and_meta(self, tmp_path):
+        path = tmp_path / 'a.safetensors'
+        weights = {'a.w': torch.randn(3, 4), 'n': torch.arange(3)}
+        save_file(weights, path, {'meta': '{"classes": ["a"]}'})
+        loaded = load_file(path)
+        assert loaded['meta'] == {'classes': ['a']}
+        assert loaded['state_dict'].keys() == weights.keys()
+        for name, value in weights.items():
+            assert torch.equal(loaded['state_dict'][name], value)
+
+    def test_of_others_has_no_meta(self, tmp_path):
+        save_file({'w': torch.ones(1)}, tmp_path / 'a.safetensors')
+        assert load_file(tmp_path / 'a.safetensors')['meta'] == {}
+
+    def test_cut_short(self, tmp_path):
+        path = tmp_path / 'a.safetensors'
+        save_file({'w': torch.ones(100)}, path)
+        path.write_bytes(path.read_bytes()[:-9])
+        with pytest.raises(UserError, match='no whole safetensors file'):
+            load_file(path)
+
+
+@pytest.mark.parametrize(
+    ('content', 'text'),
+    [
+        (b'', 'it is empty'),
+        (b'<!DOCTYPE html><p>Not found', 'it is a web page'),
+        (b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS pointer'),
+        (b'weights', 'it is no file of torch.save'),
+    ],
+)
+def test_what_is_no_checkpoint(tmp_path, content, text):
+    path = tmp_path / 'a.pth'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=text):
+        load_file(path)
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / 'no.pth', tmp_path):
+        with pytest.raises(UserError, match='checkpoint not found'):
+            load_file(path)
+
+
+def test_pickle_of_torch_tensors_is_no_way_around(tmp_path):
+    """A plain pickle that is named `.pth` gets the rights of a plain pickle."""
+    path = tmp_path / 'a.pth'
+    buffer = io.BytesIO()
+    pickle.dump({'w': torch.ones(2)}, buffer)
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match=r'asks for torch\._utils'):
+        load_file(path)
