@@ -16,7 +16,16 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.results import HOST, RESULTS, ROOT, SPEED, read_rows
+from benchmarks.plot_detector import detector_figure, memory_figure
+from benchmarks.results import (
+    DETECTOR,
+    HOST,
+    MEMORY,
+    RESULTS,
+    ROOT,
+    SPEED,
+    read_rows,
+)
 from benchmarks.shapes import MODELS
 from benchmarks.totals import Total, network_totals, row_kind
 
@@ -35,7 +44,8 @@ Row = dict[str, str]
 
 def find(folder: Path = RESULTS) -> list[Path]:
     """The CSV files of whole runs in a folder."""
-    found = [*folder.glob(f'{SPEED}_*.csv'), *folder.glob(f'{HOST}_*.csv')]
+    names = (SPEED, HOST, MEMORY, DETECTOR)
+    found = [path for name in names for path in folder.glob(f'{name}_*.csv')]
     parts = ('_quick', '_partial')
     return sorted(path for path in found if not path.stem.endswith(parts))
 
@@ -179,6 +189,10 @@ def draw(path: Path, out: Path) -> list[Path]:
         raise ValueError(f'{path} has no rows')
     if path.name.startswith(HOST):
         figures = {path.stem: host_figure(rows)}
+    elif path.name.startswith(MEMORY):
+        figures = {path.stem: memory_figure(rows)}
+    elif path.name.startswith(DETECTOR):
+        figures = {path.stem: detector_figure(rows)}
     else:
         figures = {
             f'{path.stem}_shapes': shapes_figure(rows),
@@ -206,8 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing or not paths:
         what = f'{missing[0]} does not exist' if missing else f'No CSV in {RESULTS}'
         print(
-            f'{what}; run benchmarks/bench_group_norm.py or benchmarks/bench_host.py '
-            'first.',
+            f'{what}; run a script of benchmarks/ that writes one first.',
             file=sys.stderr,
         )
         return 2

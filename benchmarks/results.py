@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results'
 SPEED = 'group-norm'
 HOST = 'host-cost'
+MEMORY = 'detector-memory'
+DETECTOR = 'detector'
 
 _ENVIRONMENT = ('gpu', 'torch', 'triton', 'commit', 'date')
 SPEED_COLUMNS = (
@@ -27,6 +29,20 @@ SPEED_COLUMNS = (
 HOST_COLUMNS = (
     *('op', 'dir', 'impl', 'dtype', 'layout', 'relu', 'residual', 'regime'),
     *('us_p50', 'us_p20', 'us_p80', 'ratio_to_torch', 'scope', 'python'),
+    *_ENVIRONMENT,
+)
+MEMORY_COLUMNS = (
+    *('model', 'variant', 'dtype', 'frozen_stages', 'batch', 'height', 'width'),
+    *('backbone_mib', 'neck_mib', 'rpn_head_mib', 'box_head_mib', 'mask_head_mib'),
+    *('trunk_mib', 'total_mib', 'trunk_ratio', 'total_ratio'),
+    *('norms', 'norms_mib', 'recomputed_norms', 'recomputed_mib'),
+    *('torch', 'commit', 'date'),
+)
+DETECTOR_COLUMNS = (
+    *('model', 'variant', 'mode', 'dtype', 'layout', 'batch', 'height', 'width'),
+    *('status', 'ms_p50', 'ms_p20', 'ms_p80', 'samples', 'images_per_s', 'peak_mib'),
+    *('host_ms_p50', 'cpu_ms_p50', 'trunk_host_ms_p50', 'detections'),
+    *('norm_ms', 'add_relu_ms', 'cast_layout_ms', 'conv_ms', 'other_ms'),
     *_ENVIRONMENT,
 )
 
@@ -83,6 +99,18 @@ def speed_name(dtype: str, layout: str, tag: str, suffix: str = '') -> str:
 def host_name(tag: str, scope: str) -> str:
     """'host-cost_up-to-launch_cpu_pt215_tr39.csv'."""
     return f'{HOST}_{scope}_{tag}.csv'
+
+
+def memory_name(torch_version: str, suffix: str = '') -> str:
+    """'detector-memory_pt215.csv': counted, so no GPU has a part in it."""
+    return f'{MEMORY}_pt{_short(torch_version)}{suffix}.csv'
+
+
+def detector_name(
+    model: str, dtype: str, layout: str, tag: str, suffix: str = ''
+) -> str:
+    """'detector_r50_bf16_nhwc_h200_pt215_tr39.csv'."""
+    return f'{DETECTOR}_{model}_{dtype}_{layout}_{tag}{suffix}.csv'
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:

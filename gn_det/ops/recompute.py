@@ -24,6 +24,27 @@ _MAX_CHAIN = 6
 Function = Callable[[Tensor | None, Tensor | None], Tensor]
 
 
+class _Unedited:
+    """A tensor that has to be, when it is read, what it was when it was kept."""
+
+    __slots__ = ('_version', 'tensor')
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._version = tensor._version
+
+    def get(self) -> Tensor:
+        # Autograd checks this itself, but not where hooks keep tensors for it.
+        if self.tensor._version != self._version:
+            raise RuntimeError(
+                'one of the variables needed for gradient computation has been '
+                f'modified by an inplace operation: a tensor of shape '
+                f'{list(self.tensor.shape)}, kept by recompute_activations, is at '
+                f'version {self.tensor._version}; expected version {self._version}'
+            )
+        return self.tensor
+
+
 class _Recipe:
     """How to make y again: a function, its x and its residual or that one's recipe."""
 
@@ -31,49 +52,64 @@ class _Recipe:
         self, function: Function, x: Tensor | None, residual: Tensor | _Recipe | None
     ) -> None:
         self._function = function
-        self._x = x
-        self._residual = residual
+        self._x = None if x is None else _Unedited(x)
         self.before = residual if isinstance(residual, _Recipe) else None
+        self._residual = _Unedited(residual) if isinstance(residual, Tensor) else None
         self.length = self.before.length + 1 if self.before else 0
 
     def make(self, before: Tensor | None) -> Tensor:
         """y, given the output of the recipe before it, if there is one."""
-        residual = self._residual if self.before is None else before
+        x = self._x.get() if self._x else None
+        residual = self._residual.get() if self._residual else before
         with torch.no_grad():
-            return self._function(self._x, residual)
+            return self._function(x, residual)
 
     def inputs(self) -> list[Tensor]:
-        """The tensors this recipe and those before it keep alive."""
-        own = [t for t in (self._x, self._residual) if isinstance(t, Tensor)]
+        """The tensors that this recipe and those before it keep alive."""
+        own = [kept.tensor for kept in (self._x, self._residual) if kept]
         return own if self.before is None else own + self.before.inputs()
 
 
 class _Kept:
     """What autograd holds for a tensor: the tensor, or the recipe it is a view of."""
 
-    __slots__ = ('recipe', 'tensor', 'view')
+    __slots__ = ('_itself', 'recipe', 'view')
 
     def __init__(self, tensor: Tensor, recipe: _Recipe | None) -> None:
-        self.tensor: Tensor | None = tensor
+        self._itself: _Unedited | None = _Unedited(tensor)
         self.recipe: _Recipe | None = None
         if recipe is not None:
             self.replace(recipe)
+
+    @property
+    def tensor(self) -> Tensor | None:
+        """The tensor, where it is kept itself."""
+        return self._itself.tensor if self._itself else None
+
+    def tensors(self) -> list[Tensor]:
+        """What is kept alive: the tensor, or what its recipe reads."""
+        return [self._itself.tensor] if self._itself else self.recipe.inputs()
+
+    def get(self) -> Tensor:
+        """The tensor that is kept itself, if nobody has edited it."""
+        return self._itself.get()
 
     def replace(self, recipe: _Recipe) -> None:
         """Keep the way to make the tensor instead of the tensor."""
         t = self.tensor
         self.view = (t.size(), t.stride(), t.storage_offset())
         self.recipe = recipe
-        self.tensor = None
+        self._itself = None
 
 
 class _Region:
-    """One forward pass: which live tensors have a recipe, and the last chain remade."""
+    """One forward pass: which live tensors have a recipe, and what was remade last."""
 
     def __init__(self) -> None:
         self._recipes: dict[int, tuple[weakref.ref[Tensor], int, _Recipe]] = {}
         self._kept_by_norm: list[_Kept] | None = None
         self._chain: list[tuple[_Recipe, Tensor]] = []
+        self._single: tuple[_Recipe, Tensor] | None = None
 
     def pack(self, tensor: Tensor) -> _Kept:
         kept = _Kept(tensor, self._recipe_of(tensor))
@@ -83,7 +119,7 @@ class _Region:
 
     def unpack(self, kept: _Kept) -> Tensor:
         if kept.recipe is None:
-            return kept.tensor
+            return kept.get()
         y = self._make(kept.recipe)
         size, stride, offset = kept.view
         if y.size() == size and y.stride() == stride:
@@ -91,13 +127,18 @@ class _Region:
         return y.as_strided(size, stride, offset)
 
     def _make(self, recipe: _Recipe) -> Tensor:
-        # Backward asks for a chain from its end to its start, and for each y twice (the
-        # convolution behind it, its own ReLU): what was made on the way is kept until
-        # it has been passed.
+        # Backward asks for a chain from its end to its start, with single ones between,
+        # and for a y twice (the convolution behind it, its own ReLU): the last single
+        # one is kept, and of a chain what was made on the way until it is passed.
         made = [known for known, _ in self._chain]
         if recipe in made:
             del self._chain[made.index(recipe) + 1 :]
             return self._chain[-1][1]
+        if recipe.before is None:
+            if self._single is None or self._single[0] is not recipe:
+                self._single = None
+                self._single = (recipe, recipe.make(None))
+            return self._single[1]
         self._chain = []
         line = [recipe]
         while line[-1].before is not None:
@@ -177,10 +218,13 @@ state = _State()
 def recompute_activations() -> Iterator[None]:
     """Inside, the outputs of `group_norm` are recomputed in backward, not kept.
 
-    Gradients are the same bits as without. It costs about one more forward pass per
-    norm in backward and no convolution. An output that was edited in place is kept.
-    Regions may nest; in a graph being compiled, where the compiler decides what to
-    keep, and without gradients it does nothing.
+    Gradients are the same bits as without. It costs one more forward pass per norm in
+    backward, two for some in a chain of residual blocks, and no convolution. An output
+    that was edited in place is kept. Regions may nest; in a graph being compiled, where
+    the compiler decides what to keep, and without gradients it does nothing.
+
+    Raises:
+        RuntimeError: in backward, where a kept tensor was edited in place meanwhile.
     """
     if (
         state.region is not None

@@ -6,7 +6,13 @@ import pytest
 
 from benchmarks import plot
 from benchmarks.cases import network_cases
-from benchmarks.results import HOST_COLUMNS, SPEED_COLUMNS, write_rows
+from benchmarks.results import (
+    DETECTOR_COLUMNS,
+    HOST_COLUMNS,
+    MEMORY_COLUMNS,
+    SPEED_COLUMNS,
+    write_rows,
+)
 
 TIMES = {'copy': 1.0, 'gn_det': 1.5, 'torch': 9.0}
 
@@ -100,3 +106,63 @@ def test_a_csv_of_something_else(tmp_path, capsys):
     path.write_text('a,b\n1,2\n')
     assert plot.main([str(path), '--out', str(tmp_path)]) == 2
     assert 'is not a CSV of these benchmarks' in capsys.readouterr().err
+
+
+def memory_rows() -> list[dict]:
+    return [
+        {
+            **dict.fromkeys(MEMORY_COLUMNS, '512'),
+            **dict(model='r50', variant=variant, dtype=dtype, frozen_stages='-1'),
+            'total_mib': '4096',
+        }
+        for dtype in ('fp32', 'bf16')
+        for variant in ('fused_gn', 'frozen_bn_4conv1fc')
+    ]
+
+
+def detector_rows() -> list[dict]:
+    return [
+        {
+            **dict.fromkeys(DETECTOR_COLUMNS, ''),
+            **dict(variant=variant, mode=mode, batch=batch),
+            # What did not fit into memory has no figures.
+            **dict(images_per_s='' if batch == 8 else 10 * batch, peak_mib=2048),
+        }
+        for variant in ('fused_gn', 'frozen_bn_4conv1fc')
+        for mode in ('train', 'infer')
+        for batch in (1, 8)
+    ]
+
+
+def test_figures_of_detectors(tmp_path):
+    memory = tmp_path / 'detector-memory_pt215.csv'
+    speed = tmp_path / 'detector_r50_bf16_nhwc_h200_pt215_tr39.csv'
+    partial = tmp_path / 'detector_r50_bf16_nhwc_cpu_pt215_tr39_64x96_partial.csv'
+    write_rows(memory, MEMORY_COLUMNS, memory_rows())
+    write_rows(speed, DETECTOR_COLUMNS, detector_rows())
+    write_rows(partial, DETECTOR_COLUMNS, detector_rows())
+    assert plot.find(tmp_path) == [memory, speed]
+    assert plot.main([str(memory), str(speed), '--out', str(tmp_path)]) == 0
+    assert sorted(tmp_path.glob('*.png')) == [
+        memory.with_suffix('.png'),
+        speed.with_suffix('.png'),
+    ]
+    axes = plot.memory_figure(plot.read_rows(memory)).axes
+    assert len(axes) == 2
+    for panel in axes:
+        # Five parts of half a GiB end to end, for each of two variants.
+        ends = [bar.get_x() + bar.get_width() for bar in panel.containers[-1]]
+        assert ends == [2.5, 2.5]
+        assert panel.lines[0].get_xdata()[0] == 3
+    train, infer, peak = plot.detector_figure(plot.read_rows(speed)).axes
+    for panel, heights in ((train, [10]), (infer, [10]), (peak, [2, 2])):
+        bars = {c.get_label(): [b.get_height() for b in c] for c in panel.containers}
+        assert bars == {'fused_gn': heights, 'frozen_bn_4conv1fc': heights}
+
+
+def test_detectors_without_a_single_time(tmp_path, capsys):
+    path = tmp_path / 'detector_r50_bf16_nhwc_h200_pt215_tr39.csv'
+    rows = [row | {'images_per_s': '', 'peak_mib': ''} for row in detector_rows()]
+    write_rows(path, DETECTOR_COLUMNS, rows)
+    assert plot.main([str(path), '--out', str(tmp_path)]) == 2
+    assert 'no row has a time' in capsys.readouterr().err
