@@ -4,17 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 OVERLAY := .overlay
 # Tests of what the host libraries touch; the op itself knows none of them.
-HOST_TESTS := tests/compat tests/layers tests/configs tests/runtime tests/evaluation \
-	tests/tools
+HOST_TESTS := tests/compat tests/layers tests/fusion tests/models tests/configs \
+	tests/runtime tests/evaluation tests/inference tests/report tests/zoo tests/tools
+# Each worker is one process with one thread; files are not torn apart, because their
+# tests share what is slow to make.
+WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help install quickstart test test-openmmlab lint format bench clean
+.PHONY: help install quickstart test test-openmmlab lint format zoo bench study clean
 
 help:
 	@echo 'make quickstart      train and evaluate a small GN Mask R-CNN on shapes (CPU)'
-	@echo 'make test            all tests this machine can run'
+	@echo 'make test            all tests this machine can run, by WORKERS=2 processes'
 	@echo 'make test-openmmlab  the tests against the original OpenMMLab releases'
 	@echo 'make lint            ruff check and ruff format --check'
-	@echo 'make bench           time the op on a CUDA device, and its host cost'
+	@echo 'make zoo             write model_zoo.md from configs/*/metafile.yml'
+	@echo 'make bench           time op and detectors on a CUDA device; host cost, memory'
+	@echo 'make study           train the small networks behind the claims in studies/'
 	@echo 'make install         only build .venv'
 	@echo 'make clean           remove .venv, the overlay, generated data and results'
 
@@ -42,10 +48,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python tools/quickstart.py
 
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-openmmlab: $(VENV)/.dev-installed $(OVERLAY)/.installed
-	PYTHONPATH=$(CURDIR)/$(OVERLAY) $(BIN)/python -m pytest $(HOST_TESTS)
+	PYTHONPATH=$(CURDIR)/$(OVERLAY) $(PYTEST) $(HOST_TESTS)
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
@@ -55,10 +61,19 @@ format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+zoo: $(VENV)/.installed
+	$(BIN)/python tools/zoo.py page
+
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_host.py
+	$(BIN)/python benchmarks/memory_detector.py
 	$(BIN)/python benchmarks/bench_group_norm.py
+	$(BIN)/python benchmarks/bench_detector.py --model r50 r101
 	$(BIN)/python benchmarks/plot.py
+
+study: $(VENV)/.installed
+	$(BIN)/python studies/run.py --work-dir work_dirs/studies
+	$(BIN)/python studies/figures.py work_dirs/studies/results
 
 clean:
 	rm -rf $(VENV) $(OVERLAY) data/shapes work_dirs/quickstart

@@ -38,6 +38,7 @@ setup(
         'torchvision>=0.21',
         'numpy',
         'pycocotools',
+        'faster-coco-eval>=1.8',
         'matplotlib',
         'jinja2',
         'pyyaml',
@@ -51,6 +52,7 @@ setup(
     # The two families install the same import names (mmengine, mmcv, mmdet), so an
     # environment holds one of them and the user says which.
     extras_require={
+        'onnx': ['onnx', 'onnxscript'],
         'onedl': [
             'onedl-mmengine>=0.10.12',
             'onedl-mmcv>=2.3.6',

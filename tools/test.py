@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from rich.console import Console
+
+from gn_det.evaluation.ap_table import ap_table, class_table
+from gn_det.evaluation.coco_figures import EVALUATORS
+from gn_det.evaluation.published import Published, published_figures
+from gn_det.evaluation.settings import (
+    evaluated_file,
+    only_formats,
+    set_up_evaluation,
+    written_results,
+)
 from gn_det.runtime import UserError, report_errors
-from gn_det.runtime.arguments import add_common_arguments, export_local_rank
+from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
 from gn_det.runtime.config import load_config
-from gn_det.runtime.runner import run_test, show_predictions
+from gn_det.runtime.runner import enable_channels_last, run_test, show_predictions
 from gn_det.runtime.tta import enable_tta
 
 
@@ -24,6 +38,15 @@ def parse_args() -> argparse.Namespace:
         '--wait-time', type=float, default=2, help='seconds between shown images'
     )
     parser.add_argument('--tta', action='store_true', help='test with flipped images')
+    parser.add_argument('--classwise', action='store_true', help='AP of each class')
+    parser.add_argument(
+        '--format-only',
+        action='store_true',
+        help='only write the results as COCO JSON, for a test server',
+    )
+    parser.add_argument(
+        '--evaluator', choices=EVALUATORS, help=f'default: {EVALUATORS[0]}'
+    )
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -31,17 +54,37 @@ def parse_args() -> argparse.Namespace:
 @report_errors
 def main() -> None:
     args = parse_args()
-    export_local_rank(args)
+    apply_common_arguments(args)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out: expected a .pkl file, got {args.out}')
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
+    if args.channels_last:
+        enable_channels_last(cfg)
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         show_predictions(cfg, args)
     if args.tta:
         enable_tta(cfg)
-    run_test(cfg, args.out)
+    set_up_evaluation(cfg, args.classwise, args.format_only, args.evaluator)
+    figures = run_test(cfg, args.out)
+    if is_main_process():
+        show_figures(cfg, figures)
+
+
+def show_figures(cfg: Config, figures: dict[str, float]) -> None:
+    console = Console()
+    ann_file = evaluated_file(cfg)
+    if ann_file is not None and not only_formats(cfg):
+        if any('_mAP/' in key for key in figures):
+            console.print(class_table(figures))
+        published = published_figures(cfg.filename, ann_file)
+        beside = published if isinstance(published, Published) else None
+        console.print(ap_table(figures, os.path.basename(ann_file), beside))
+        if beside is None:
+            print(published)
+    for path in written_results(cfg):
+        print(f'results are in {path}')
 
 
 if __name__ == '__main__':

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 
 from gn_det.runtime import report_errors
-from gn_det.runtime.arguments import add_common_arguments, export_local_rank
+from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
 from gn_det.runtime.config import load_config
 from gn_det.runtime.runner import (
     enable_amp,
+    enable_channels_last,
     enable_lr_scaling,
     run_training,
     set_resume,
@@ -39,9 +40,11 @@ def parse_args() -> argparse.Namespace:
 @report_errors
 def main() -> None:
     args = parse_args()
-    export_local_rank(args)
+    apply_common_arguments(args)
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
+    if args.channels_last:
+        enable_channels_last(cfg)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:

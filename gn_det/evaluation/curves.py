@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,7 +18,7 @@ _LOSSES = {
     'loss_bbox': 'box',
     'loss_mask': 'mask',
 }
-_FIGURES = {
+FIGURES = {
     'coco/bbox_mAP': 'box AP',
     'coco/segm_mAP': 'mask AP',
     'coco/bbox_mAP_50': 'box AP50',
@@ -28,23 +29,47 @@ _FIGURES = {
 def draw_curves(log: RunLog, path: str | Path, title: str = '') -> None:
     """Draw losses against iterations and AP (0–1) against epochs into a PNG."""
     figure = Figure(figsize=(11, 4.2), layout='constrained')
-    losses, figures = figure.subplots(1, 2)
+    left, right = figure.subplots(1, 2)
+    plot_losses(left, log)
+    plot_figures(right, log)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def plot_losses(axes: Axes, log: RunLog) -> None:
+    """Draw the losses against iterations."""
     for key, label in _LOSSES.items():
         points = [(r['iter'], r[key]) for r in log.train if key in r]
         if points:
             width = 2.2 if key == 'loss' else 1.2
-            losses.plot(*zip(*points, strict=True), label=label, linewidth=width)
-    losses.set(xlabel='iteration', ylabel='loss', ylim=(0, None))
-    for key, label in _FIGURES.items():
+            axes.plot(*zip(*points, strict=True), label=label, linewidth=width)
+    axes.set(xlabel='iteration', ylabel='loss', ylim=(0, None))
+    _finish(axes)
+
+
+def plot_figures(axes: Axes, log: RunLog) -> None:
+    """Draw AP and AP50 (0–1) against epochs, or iterations if those were counted."""
+    for key, label in FIGURES.items():
         points = [(r['step'], r[key]) for r in log.val if key in r]
         if points:
             style = ':' if key.endswith('_50') else '-'
-            figures.plot(*zip(*points, strict=True), style, marker='o', label=label)
-    figures.set(xlabel='epoch', ylabel='AP', ylim=(0, 1))
-    figures.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (losses, figures):
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize='small')
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+            color = 'C0' if 'bbox' in key else 'C1'
+            axes.plot(
+                *zip(*points, strict=True), style, color=color, marker='o', label=label
+            )
+    axes.set(xlabel=step_unit(log), ylabel='AP')
+    # A floor of 0.1, so that noise about zero does not fill the figure.
+    axes.set_ylim(0, min(1, max(0.1, axes.get_ylim()[1])))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes)
+
+
+def step_unit(log: RunLog) -> str:
+    """What validations are counted in, `epoch` or `iteration`."""
+    return 'epoch' if not log.train or 'epoch' in log.train[-1] else 'iteration'
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize='small')

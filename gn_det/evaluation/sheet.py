@@ -50,24 +50,49 @@ def draw_sheet(
     for axes in grid:
         axes.axis('off')
     for index, record in enumerate(predictions):
-        image = cv2.imread(str(record['img_path']))[..., ::-1]
+        image = read_image(record['img_path'])
         left, right = grid[2 * index : 2 * index + 2]
         left.set_title('truth', fontsize='small')
         right.set_title('prediction', fontsize='small')
-        _show(left, image, _truth_objects(truth, record['img_id'], classes))
-        _show(right, image, _predicted_objects(record, classes, score_threshold))
+        annotations = truth.loadAnns(truth.getAnnIds(imgIds=record['img_id']))
+        paint(left, image, coco_objects(truth, annotations, classes))
+        paint(right, image, _predicted_objects(record, classes, score_threshold))
     figure.savefig(path, dpi=80)
 
 
-def _truth_objects(truth: COCO, image_id: int, classes: Sequence[str]) -> list[tuple]:
-    """(label, caption, box x y w h, mask) of every annotated object."""
+def read_image(path: str | Path) -> np.ndarray:
+    """The (H, W, 3) RGB bytes of an image.
+
+    Raises:
+        OSError: if the file is missing or not an image.
+    """
+    image = cv2.imread(str(path))
+    if image is None:
+        raise OSError(f'cannot read image {path}')
+    return image[..., ::-1]
+
+
+def coco_objects(
+    coco: COCO,
+    annotations: Sequence[dict],
+    classes: Sequence[str],
+    with_masks: bool = True,
+) -> list[tuple]:
+    """(label, caption, box x y w h, mask) of annotations, or of results with a score.
+
+    Args:
+        coco: what the annotations are of.
+        annotations: of one image.
+        classes: category names; the place of a name is its label.
+        with_masks: whether the masks are wanted; otherwise they are None.
+    """
     objects = []
-    for ann in truth.loadAnns(truth.getAnnIds(imgIds=image_id)):
-        name = truth.cats[ann['category_id']]['name']
+    for ann in annotations:
+        name = coco.cats[ann['category_id']]['name']
         caption = f'{name} (crowd)' if ann.get('iscrowd') else name
-        objects.append(
-            (classes.index(name), caption, ann['bbox'], truth.annToMask(ann))
-        )
+        caption = f'{caption} {ann["score"]:.2f}' if 'score' in ann else caption
+        mask = coco.annToMask(ann) if with_masks else None
+        objects.append((classes.index(name), caption, ann['bbox'], mask))
     return objects
 
 
@@ -86,7 +111,8 @@ def _predicted_objects(
     return objects
 
 
-def _show(axes: Axes, image: np.ndarray, objects: list[tuple]) -> None:
+def paint(axes: Axes, image: np.ndarray, objects: Sequence[tuple]) -> None:
+    """Show an RGB image with the objects of `coco_objects` on it."""
     canvas = image.astype(np.float32) / 255
     colors = colormaps['tab10'].colors
     for label, _, _, mask in objects:
@@ -104,6 +130,7 @@ def _show(axes: Axes, image: np.ndarray, objects: list[tuple]) -> None:
         text = axes.text(
             x, y, caption, fontsize=6, color='white', verticalalignment='bottom',
             bbox=dict(facecolor=color, alpha=0.8, pad=0.6, edgecolor='none'),
+            parse_math=False,
         )  # fmt: skip
         # A long caption must not push the tiles apart.
         text.set_in_layout(False)

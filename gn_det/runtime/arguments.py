@@ -8,6 +8,7 @@ import os
 from mmengine.config import DictAction
 
 from gn_det.runtime.errors import UserError
+from gn_det.zoo.loading import trust_local_files
 
 
 class CfgOptions(DictAction):
@@ -21,7 +22,7 @@ class CfgOptions(DictAction):
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--work-dir`, `--cfg-options`, `--launcher` and `--local_rank`."""
+    """Add `--work-dir`, `--cfg-options`, `--channels-last` and the launcher's flags."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and results')
     parser.add_argument(
         '--cfg-options',
@@ -30,6 +31,17 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config; lists as key="[a,b]" or key=a,b. '
         'data_root=PATH moves the data of all dataloaders and evaluators',
+    )
+    parser.add_argument(
+        '--channels-last',
+        action='store_true',
+        help='keep the model and its maps in channels-last memory format',
+    )
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='load checkpoint files of this machine with full rights, which lets them '
+        'run code; for files of your own',
     )
     parser.add_argument(
         '--launcher',
@@ -41,6 +53,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def export_local_rank(args: argparse.Namespace) -> None:
-    """Give mmengine the local rank where it looks for it."""
+def apply_common_arguments(args: argparse.Namespace) -> None:
+    """Do what `--trust` and `--local_rank` ask for before a config is loaded."""
+    if args.trust:
+        trust_local_files()
+    # mmengine looks for the local rank there.
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

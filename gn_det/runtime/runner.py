@@ -6,26 +6,33 @@ from argparse import Namespace
 
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
-from mmdet.registry import RUNNERS
+from mmdet.registry import MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from gn_det.evaluation.same_shape import batch_by_shape
+from gn_det.models import FusedDetector
+from gn_det.report import report_at_end
 from gn_det.runtime import checkpoints
 from gn_det.runtime.data import check_data
 from gn_det.runtime.distributed import prepare_distributed
 from gn_det.runtime.errors import UserError
+from gn_det.runtime.progress import ProgressHook, enable_tensorboard
 
 
 def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
-    """Check data and checkpoint, prepare the processes and build the Runner.
+    """Check data and checkpoint, prepare batches and processes, build the Runner.
 
     Raises:
         UserError: for missing or wrong data, a checkpoint that cannot be read, and a
             launcher that was not launched.
     """
     check_data(cfg, splits)
+    for split in splits:
+        if split != 'train':
+            batch_by_shape(cfg, split)
     if cfg.get('load_from'):
         # Before there is a work directory: the Runner makes one when it is built.
         checkpoints.load_state_dict(cfg.load_from)
@@ -45,6 +52,25 @@ def enable_amp(cfg: Config) -> None:
         raise UserError('--amp needs a GPU and none was found; train without it')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def enable_channels_last(cfg: Config) -> None:
+    """Keep model and maps in torch.channels_last (`--channels-last`).
+
+    Raises:
+        UserError: for a detector type that has no such setting.
+    """
+    kind = cfg.model.get('type')
+    detector = MODELS.get(kind)
+    if not (isinstance(detector, type) and issubclass(detector, FusedDetector)):
+        known = ', '.join(
+            sorted(cls.__name__ for cls in FusedDetector.__subclasses__())
+        )
+        raise UserError(
+            f'--channels-last: model.type of {cfg.filename} is {kind}, which has no '
+            f'such setting; it works with {known}'
+        )
+    cfg.model.channels_last = True
 
 
 def enable_lr_scaling(cfg: Config) -> None:
@@ -94,12 +120,19 @@ def set_resume(cfg: Config, resume: str | None) -> None:
 
 
 def run_training(cfg: Config) -> None:
-    """Train, validating as often as the config asks for it."""
+    """Train, validating as often as the config asks for it, and report.
+
+    The report is written to `report.html` in the work directory, also when the run is
+    interrupted or fails after its first logged iteration.
+    """
+    enable_tensorboard(cfg)
     runner = build_runner(cfg, ('train', 'val'))
+    runner.register_hook(ProgressHook())
     if cfg.get('load_from'):
         exact = bool(cfg.get('resume'))
         checkpoints.check_fit(runner.model, cfg.load_from, exact)
-    runner.train()
+    with report_at_end(runner.work_dir):
+        runner.train()
 
 
 def run_test(cfg: Config, results_file: str | None = None) -> dict[str, float]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 from pycocotools.coco import COCO
 
 import gn_det.evaluation  # noqa: F401  (registers the metric)
+from gn_det.evaluation.coco_figures import EVALUATORS, coco_figures
+from gn_det.runtime import UserError
 
 KEYS = [
-    f'coco/{kind}_mAP{suffix}'
+    f'coco/{kind}_{item}'
     for kind in ('bbox', 'segm')
-    for suffix in ('', '_50', '_75', '_s', '_m', '_l')
+    for item in ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l', 'AR@100')
 ]
 
 
@@ -39,12 +46,16 @@ def sample(coco: COCO, image_id: int, keep: float) -> dict:
     )
 
 
+def build(ann_file, **options):
+    options = dict(metric=['bbox', 'segm']) | options
+    metric = METRICS.build(dict(type='CocoAPMetric', ann_file=str(ann_file), **options))
+    metric.dataset_meta = dict(classes=('circle', 'square', 'triangle'))
+    return metric
+
+
 def evaluate(shapes, keep: float, **options) -> dict[str, float]:
     ann_file = str(shapes / 'annotations/instances_train.json')
-    metric = METRICS.build(
-        dict(type='CocoAPMetric', ann_file=ann_file, metric=['bbox', 'segm'], **options)
-    )
-    metric.dataset_meta = dict(classes=('circle', 'square', 'triangle'))
+    metric = build(ann_file, **options)
     coco = COCO(ann_file)
     metric.process({}, [sample(coco, image_id, keep) for image_id in coco.imgs])
     return metric.evaluate(size=len(coco.imgs))
@@ -79,11 +90,163 @@ def test_proposal_figures_have_the_same_names_with_and_without_results(shapes, k
     ann_file = str(shapes / 'annotations/instances_train.json')
     figures = {}
     for share in (keep, 1.0):
-        metric = METRICS.build(
-            dict(type='CocoAPMetric', ann_file=ann_file, metric=['proposal'])
-        )
-        metric.dataset_meta = dict(classes=('circle', 'square', 'triangle'))
+        metric = build(ann_file, metric=['proposal'])
         coco = COCO(ann_file)
         metric.process({}, [sample(coco, i, share) for i in coco.imgs])
         figures[share] = set(metric.evaluate(size=len(coco.imgs)))
     assert figures[keep] == figures[1.0]
+
+
+@pytest.mark.parametrize('evaluator', EVALUATORS)
+def test_figures_are_those_of_mmdets_metric(shapes, evaluator):
+    ann_file = str(shapes / 'annotations/instances_train.json')
+    found = {}
+    for kind, options in (
+        ('CocoMetric', {}),
+        ('CocoAPMetric', dict(evaluator=evaluator)),
+    ):
+        metric = METRICS.build(
+            dict(type=kind, ann_file=ann_file, metric=['bbox', 'segm'], **options)
+        )
+        metric.dataset_meta = dict(classes=('circle', 'square', 'triangle'))
+        coco = COCO(ann_file)
+        metric.process({}, [sample(coco, i, 0.6) for i in coco.imgs])
+        found[kind] = metric.evaluate(size=len(coco.imgs))
+    ours = {key: round(value, 3) for key, value in found['CocoAPMetric'].items()}
+    assert 0 < ours['coco/segm_mAP'] < 1
+    assert found['CocoMetric'].items() <= ours.items()
+
+
+def test_results_are_kept_and_give_the_same_figures(shapes, tmp_path):
+    prefix = tmp_path / 'new' / 'results'
+    for keep in (0.9, 0.5):
+        figures = evaluate(shapes, keep, outfile_prefix=str(prefix))
+    files = sorted(path.name for path in prefix.parent.iterdir())
+    assert files == ['results.bbox.json', 'results.segm.json']
+    truth = json.loads((shapes / 'annotations/instances_train.json').read_text())
+    for kind in ('bbox', 'segm'):
+        results = json.loads((tmp_path / f'new/results.{kind}.json').read_text())
+        again = coco_figures(truth, results, kind).values
+        assert figures[f'coco/{kind}_mAP'] == again['mAP']
+
+
+def test_a_write_cut_short_leaves_the_earlier_results(shapes, tmp_path, monkeypatch):
+    prefix = str(tmp_path / 'results')
+    evaluate(shapes, 1.0, outfile_prefix=prefix)
+    before = (tmp_path / 'results.bbox.json').read_bytes()
+
+    def full_disk(content, file):
+        Path(file).write_text('[{"image_id"')
+        raise OSError('no space left')
+
+    monkeypatch.setattr('mmdet.evaluation.metrics.coco_metric.dump', full_disk)
+    with pytest.raises(OSError, match='no space left'):
+        evaluate(shapes, 0.5, outfile_prefix=prefix)
+    assert (tmp_path / 'results.bbox.json').read_bytes() == before
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ['results.bbox.json', 'results.segm.json']
+
+
+def test_ap_of_each_class(shapes):
+    figures = evaluate(shapes, 0.7, classwise=True)
+    for kind in ('bbox', 'segm'):
+        classes = [figures[f'coco/{kind}_mAP/{n}'] for n in ('circle', 'square')]
+        classes.append(figures[f'coco/{kind}_mAP/triangle'])
+        assert figures[f'coco/{kind}_mAP'] == pytest.approx(np.mean(classes))
+        assert len(set(classes)) > 1
+
+
+def test_results_for_a_server_need_no_annotations(shapes, tmp_path):
+    content = json.loads((shapes / 'annotations/instances_train.json').read_text())
+    truth = COCO(str(shapes / 'annotations/instances_train.json'))
+    del content['annotations']
+    bare = tmp_path / 'image_info_test-dev.json'
+    bare.write_text(json.dumps(content))
+    metric = build(bare, format_only=True, outfile_prefix=str(tmp_path / 'results'))
+    metric.process({}, [sample(truth, i, 1.0) for i in truth.imgs])
+    assert metric.evaluate(size=len(truth.imgs)) == {}
+    results = json.loads((tmp_path / 'results.segm.json').read_text())
+    found = coco_figures(truth.dataset, results, 'segm')
+    assert found.values['mAP'] == 1.0
+
+
+def test_truth_from_the_samples(shapes):
+    """Without an annotation file the images bring their objects along."""
+    coco = COCO(str(shapes / 'annotations/instances_train.json'))
+    metric = METRICS.build(dict(type='CocoAPMetric', metric='bbox'))
+    metric.dataset_meta = dict(classes=('circle', 'square', 'triangle'))
+    samples = [sample(coco, i, 0.8) for i in coco.imgs]
+    for one in samples:
+        anns = coco.loadAnns(coco.getAnnIds(one['img_id']))
+        one['instances'] = [
+            dict(
+                bbox=[*a['bbox'][:2], *np.add(a['bbox'][:2], a['bbox'][2:]).tolist()],
+                bbox_label=a['category_id'] - 1,
+                ignore_flag=a['iscrowd'],
+            )
+            for a in anns
+        ]
+    metric.process({}, samples)
+    figures = metric.evaluate(size=len(samples))
+    assert figures['coco/bbox_mAP'] == evaluate(shapes, 0.8)['coco/bbox_mAP']
+
+
+def test_mistakes_are_named(shapes):
+    ann_file = shapes / 'annotations/instances_train.json'
+    with pytest.raises(UserError, match="evaluator='numpy' is unknown"):
+        build(ann_file, evaluator='numpy')
+    with pytest.raises(UserError, match='metric_items: AP of'):
+        build(ann_file, metric_items=['AP'])
+    metric = build(ann_file)
+    coco = COCO(str(ann_file))
+    samples = [sample(coco, i, 1.0) for i in coco.imgs]
+    for one in samples:
+        del one['pred_instances']['masks']
+    metric.process({}, samples)
+    with pytest.raises(UserError, match='predicts no masks'):
+        metric.evaluate(size=len(samples))
+
+
+def _evaluate_share(rank: int, world: int, shapes, folder, keep: float) -> None:
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=world
+    )
+    metric = build(
+        shapes / 'annotations/instances_train.json',
+        outfile_prefix=f'{folder}/results',
+        classwise=True,
+    )
+    metric.collect_dir = f'{folder}/collected'
+    coco = COCO(str(shapes / 'annotations/instances_train.json'))
+    # Eleven images for two ranks: the first is evaluated twice and counts once.
+    ids = [*list(coco.imgs)[:11], *list(coco.imgs)[:1]][rank::world]
+    metric.process({}, [sample(coco, image_id, keep) for image_id in ids])
+    figures = metric.evaluate(size=11)
+    with open(f'{folder}/rank{rank}.json', 'w') as file:
+        json.dump(figures, file)
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_figures_of_one_to_the_last_digit(shapes, tmp_path):
+    processes = multiprocessing.get_context('fork')
+    ranks = [
+        processes.Process(target=_evaluate_share, args=(r, 2, shapes, tmp_path, 0.7))
+        for r in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+    first, second = (
+        json.loads((tmp_path / f'rank{r}.json').read_text()) for r in range(2)
+    )
+    assert first == second
+    ann_file = shapes / 'annotations/instances_train.json'
+    metric = build(ann_file, classwise=True, outfile_prefix=str(tmp_path / 'alone'))
+    coco = COCO(str(ann_file))
+    metric.process({}, [sample(coco, i, 0.7) for i in list(coco.imgs)[:11]])
+    assert metric.evaluate(size=11) == first
+    for kind in ('bbox', 'segm'):
+        alone = (tmp_path / f'alone.{kind}.json').read_bytes()
+        assert (tmp_path / f'results.{kind}.json').read_bytes() == alone

@@ -72,6 +72,6 @@ def test_table_shows_a_dash_where_coco_has_no_figure():
     console.print(ap_table({'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_l': -1.0}, 'a title'))
     text = console.export_text()
     assert 'a title' in text
-    assert '0.500' in text
+    assert '50.0' in text
     assert '–' in text
     assert 'mask' not in text

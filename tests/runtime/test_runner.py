@@ -60,3 +60,16 @@ def test_resume_from_a_checkpoint(cfg, tmp_path, named):
     torch.save(dict(state_dict=dict(w=torch.zeros(1))), path)
     runner.set_resume(cfg, str(path) if named else 'auto')
     assert (cfg.resume, cfg.load_from) == (True, str(path))
+
+
+def test_channels_last_is_a_setting_of_the_fused_detectors(cfg):
+    cfg.model = dict(type='FusedMaskRCNN')
+    runner.enable_channels_last(cfg)
+    assert cfg.model.channels_last
+
+
+def test_channels_last_names_a_detector_without_the_setting(cfg):
+    cfg.model = dict(type='RetinaNet')
+    with pytest.raises(UserError, match=r'is RetinaNet.*works with .*FusedMaskRCNN'):
+        runner.enable_channels_last(cfg)
+    assert 'channels_last' not in cfg.model

@@ -54,6 +54,20 @@ def test_checkpoint_evaluates_and_predictions_are_dumped(
     assert len(records) == 4
 
 
+def test_channels_last_gives_the_same_figures(trained, small_options, tmp_path):
+    figures = []
+    for flags in ([], ['--channels-last']):
+        work_dir = tmp_path / '-'.join(['test', *flags])
+        arguments = (CONFIG, trained / 'epoch_2.pth', '--work-dir', work_dir)
+        assert_success(run_tool('test.py', *arguments, *flags, *small_options))
+        figures.append(read_test_figures(work_dir))
+    nchw, channels_last = (
+        {k: v for k, v in run.items() if k.startswith('coco/')} for run in figures
+    )
+    assert nchw
+    assert channels_last == pytest.approx(nchw, abs=1e-3)
+
+
 def test_tta_merges_boxes_of_flipped_images(trained, small_options, tmp_path):
     arguments = (CONFIG, trained / 'epoch_2.pth', '--work-dir', tmp_path, '--tta')
     assert 'test_evaluator.metric=bbox' in user_error(

@@ -1,0 +1,84 @@
+"""How a test run evaluates: settings of the config's COCO evaluators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from mmengine.config import Config, ConfigDict
+
+from gn_det.runtime.errors import UserError
+
+_COCO_METRICS = ('CocoAPMetric', 'CocoMetric')
+
+
+def set_up_evaluation(
+    cfg: Config,
+    classwise: bool = False,
+    format_only: bool = False,
+    evaluator: str | None = None,
+) -> None:
+    """Let the test evaluators keep their results, and do what the flags ask for.
+
+    mmdet's `CocoMetric` becomes `CocoAPMetric`, which takes the same arguments. The
+    results are written to `results.bbox.json` and `results.segm.json` in the work
+    directory unless the config names a place.
+
+    Raises:
+        UserError: if a flag is given and no evaluator of the config is of COCO.
+    """
+    found = list(_coco_evaluators(cfg))
+    flags = {
+        '--classwise': classwise,
+        '--format-only': format_only,
+        '--evaluator': evaluator,
+    }
+    given = [flag for flag, value in flags.items() if value]
+    if given and not found:
+        raise UserError(
+            f'{given[0]}: test_evaluator of {cfg.filename} has no CocoAPMetric'
+        )
+    for number, metric in enumerate(found):
+        metric.type = 'CocoAPMetric'
+        name = f'results-{number}' if number else 'results'
+        if metric.get('outfile_prefix') is None:
+            metric.outfile_prefix = os.path.join(cfg.work_dir, name)
+        if classwise:
+            metric.classwise = True
+        if format_only:
+            metric.format_only = True
+        if evaluator:
+            metric.evaluator = evaluator
+
+
+def only_formats(cfg: Config) -> bool:
+    """Whether the COCO evaluators write results and give no figures."""
+    found = list(_coco_evaluators(cfg))
+    return bool(found) and all(metric.get('format_only') for metric in found)
+
+
+def evaluated_file(cfg: Config) -> str | None:
+    """The annotations the first COCO evaluator of a test run compares with."""
+    for metric in _coco_evaluators(cfg):
+        if metric.get('ann_file'):
+            return metric.ann_file
+        dataset = cfg.test_dataloader.dataset
+        return os.path.join(dataset.get('data_root') or '', dataset.get('ann_file', ''))
+    return None
+
+
+def written_results(cfg: Config) -> list[str]:
+    """The result files of a test run that are there."""
+    paths = [
+        f'{metric.outfile_prefix}.{kind}.json'
+        for metric in _coco_evaluators(cfg)
+        for kind in ('bbox', 'segm')
+    ]
+    return [path for path in paths if os.path.isfile(path)]
+
+
+def _coco_evaluators(cfg: Config) -> Iterator[ConfigDict]:
+    evaluators = cfg.get('test_evaluator') or []
+    for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
+        if str(metric.get('type')).removeprefix('mmdet.') in _COCO_METRICS:
+            yield metric

@@ -1,0 +1,110 @@
+"""A folder of all sorts of files: what can be read is painted, the rest is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from gn_det.inference import run_demo
+from gn_det.runtime import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, shapes):
+    """Two good images, one of them grey; five files that are none; a video of three."""
+    root = tmp_path / 'in'
+    root.mkdir()
+    first, second, third = sorted((shapes / 'val').glob('*.jpg'))[:3]
+    shutil.copy(first, root / 'a.jpg')
+    cv2.imwrite(str(root / 'grey.png'), cv2.imread(str(second), cv2.IMREAD_GRAYSCALE))
+    (root / 'cut.jpg').write_bytes(third.read_bytes()[:900])
+    (root / 'empty.png').touch()
+    (root / 'notes.txt').write_text('not an image\n')
+    (root / 'words.jpg').write_text('not an image\n')
+    (root / 'broken.mp4').write_bytes(b'\0' * 64)
+    (root / '.hidden').write_text('not looked at')
+    (root / 'subfolder').mkdir()
+    write_video(root / 'film.avi', [first, second, third])
+    return root
+
+
+def write_video(path, images):
+    frames = [cv2.imread(str(image)) for image in images]
+    height, width = frames[0].shape[:2]
+    codec = cv2.VideoWriter_fourcc(*'MJPG')
+    writer = cv2.VideoWriter(str(path), codec, 5.0, (width, height))
+    assert writer.isOpened()
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def test_folder(detector, folder, tmp_path):
+    out = tmp_path / 'out'
+    done = run_demo(detector, folder, out, score_threshold=0.0, batch_size=2)
+    assert {path.name for path in done.skipped} == {
+        'cut.jpg', 'empty.png', 'notes.txt', 'words.jpg', 'broken.mp4'
+    }  # fmt: skip
+    assert sorted(path.name for path in done.painted) == [
+        'a.jpg',
+        'film.mp4',
+        'grey.png',
+    ]
+    assert {path.name for path in (out / 'painted').iterdir()} == {
+        path.name for path in done.painted
+    }
+    before = cv2.imread(str(folder / 'grey.png')).astype(int)
+    after = cv2.imread(str(out / 'painted/grey.png')).astype(int)
+    assert after.shape == before.shape
+    assert np.abs(after - before).max() > 50
+
+    coco = COCO(done.results)
+    names = [image['file_name'] for image in coco.dataset['images']]
+    assert sorted(names) == [
+        'a.jpg', 'film.avi#000001', 'film.avi#000002', 'film.avi#000003', 'grey.png'
+    ]  # fmt: skip
+    assert [c['name'] for c in coco.dataset['categories']] == [
+        'circle', 'square', 'triangle'
+    ]  # fmt: skip
+    assert len(coco.anns) == done.objects > 0
+    one = next(iter(coco.anns.values()))
+    assert coco.annToMask(one).sum() == pytest.approx(one['area'])
+
+
+def test_painted_video_has_all_frames_at_their_rate(detector, folder, tmp_path):
+    done = run_demo(detector, folder / 'film.avi', tmp_path / 'out', batch_size=2)
+    capture = cv2.VideoCapture(str(done.painted[0]))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(5.0)
+    frames = 0
+    while capture.read()[0]:
+        frames += 1
+    assert frames == 3
+
+
+def test_results_are_those_of_the_image(detector, folder, tmp_path):
+    done = run_demo(detector, folder / 'a.jpg', tmp_path / 'out', score_threshold=0.0)
+    image = cv2.imread(str(folder / 'a.jpg'))
+    ((_, _, found),) = detector.detect([image], 0.0)
+    assert json.loads(done.results.read_text())['annotations'] == found.coco(1)
+
+
+def test_nothing_readable_writes_nothing(detector, folder, tmp_path):
+    done = run_demo(detector, folder / 'notes.txt', tmp_path / 'out')
+    assert done.results is None
+    assert not (tmp_path / 'out').exists()
+
+
+def test_mistakes(detector, folder, tmp_path):
+    with pytest.raises(UserError, match='no image, folder or video at'):
+        run_demo(detector, tmp_path / 'nowhere', tmp_path / 'out')
+    with pytest.raises(UserError, match='no files in'):
+        run_demo(detector, folder / 'subfolder', tmp_path / 'out')
+    moved = tmp_path / 'out/painted'
+    shutil.copytree(folder, moved)
+    with pytest.raises(UserError, match='would replace it'):
+        run_demo(detector, moved, tmp_path / 'out')

@@ -1,0 +1,80 @@
+"""Detect: `python tools/image_demo.py IMG|DIR|VIDEO CONFIG [CHECKPOINT]`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+from gn_det.inference import load_detector, run_demo
+from gn_det.runtime import UserError, report_errors
+from gn_det.runtime.arguments import CfgOptions
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Detect in an image, in all images of a folder, or in a video; '
+        'write painted images and a COCO file'
+    )
+    parser.add_argument('source', metavar='IMG|DIR|VIDEO')
+    parser.add_argument('config', metavar='CONFIG', help='config file')
+    parser.add_argument(
+        'checkpoint',
+        metavar='CHECKPOINT',
+        nargs='?',
+        help="file or address; default: the zoo's weights for this config",
+    )
+    parser.add_argument('--out-dir', default='outputs', help='default %(default)s')
+    parser.add_argument(
+        '--device', help='such as cpu or cuda:1; default: the GPU if there is one'
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=1,
+        help='most images at once; only those padded to one size share a batch, which '
+        'leaves the results as they are alone; default %(default)s',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='objects that score less are left out; default %(default)s',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
+        help='override settings of the config',
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def with_bar(items: Iterable, name: str, total: int) -> Iterable:
+    return tqdm(items, desc=name, total=total or None, disable=None)
+
+
+@report_errors
+def main() -> None:
+    args = parse_args()
+    if args.batch_size < 1:
+        raise UserError(f'--batch-size: expected 1 or more, got {args.batch_size}')
+    if not 0 <= args.score_thr <= 1:
+        raise UserError(f'--score-thr: expected 0 to 1, got {args.score_thr}')
+    detector = load_detector(
+        args.config, args.checkpoint, args.device, args.cfg_options
+    )
+    done = run_demo(
+        detector, args.source, args.out_dir, args.score_thr, args.batch_size, with_bar
+    )
+    if done.results is None:
+        raise UserError(
+            f'nothing in {args.source} could be read as an image or a video'
+        )
+    print(
+        f'{done.objects} objects in {len(done.painted)} files, '
+        f'{len(done.skipped)} skipped; see {args.out_dir}'
+    )
+
+
+if __name__ == '__main__':
+    main()
