@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.cases import LAYOUTS
 from benchmarks.detector_data import Batch, make_batch, prefer_one_class
-from benchmarks.detector_gate import Gate, randomise_norms
+from benchmarks.detector_gate import Gate, randomise_norms, tf32
 from benchmarks.detector_profile import KINDS, time_by_kind
 from benchmarks.detector_steps import MODES, Detector, time_calls
 from benchmarks.detectors import DEPTHS, VARIANTS, build
@@ -338,9 +338,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     # Each model says how it was fused; here that would come again and again.
     MMLogger.get_current_instance().setLevel('WARNING')
-    # As people train: TF32 where fp32 is asked for.
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cuda.matmul.allow_tf32 = True
     environment = Environment.here()
     failures = 0
     for model, dtype, layout in itertools.product(args.model, args.dtype, args.layout):
@@ -348,7 +345,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = args.out / name
         print(f'{model} {dtype} {layout} {args.height} x {args.width}', flush=True)
         benchmark = DetectorBenchmark(args, model, dtype, layout, environment)
-        benchmark.run(path)
+        with tf32(True):
+            benchmark.run(path)
         print(table(benchmark.rows))
         print(profile_table(benchmark.rows))
         for failure in benchmark.failures:

@@ -69,15 +69,19 @@ def training_step(model: nn.Module, batch: Batch, *, amp: bool) -> Step:
 
 
 @contextlib.contextmanager
-def exact_fp32() -> Iterator[None]:
-    """Without TF32, whose rounding would hide what is to be seen."""
+def tf32(allowed: bool) -> Iterator[None]:
+    """fp32 convolutions and matrix products with TF32, as people train, or exact."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = False
+    before = matmul.allow_tf32
+    matmul.allow_tf32 = allowed
+    flags = {
+        name: getattr(cudnn, name) for name in ('enabled', 'benchmark', 'deterministic')
+    }
     try:
-        yield
+        with cudnn.flags(**flags, allow_tf32=allowed):
+            yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
+        matmul.allow_tf32 = before
 
 
 def randomise_norms(model: nn.Module, seed: int = 0) -> None:
@@ -99,14 +103,14 @@ class Gate:
 
     def __init__(self, stock: nn.Module, batch: Batch, *, amp: bool):
         self._batch = batch
-        with exact_fp32():
+        with tf32(False):
             self._exact = training_step(stock, batch, amp=False)
             self._stock = training_step(stock, batch, amp=True) if amp else None
         stock.zero_grad()
 
     def check(self, model: nn.Module) -> list[str]:
         """Everything wrong with a model of the same weights; nothing opens the gate."""
-        with exact_fp32():
+        with tf32(False):
             step = training_step(model, self._batch, amp=False)
             bounds = _constant(FP32_LOSS), _constant(FP32_GRADIENT)
             found = self._compare('fp32', step, *bounds)

@@ -65,29 +65,27 @@ def test_eight_images_are_learnt_by_heart(eight_images, tmp_path):
 
 
 @pytest.fixture
-def stand_in_backbone(tmp_path, monkeypatch) -> None:
-    """Random weights where the pretrained backbone would be cached.
-
-    The config asks for Detectron's ResNet-50-GN from the network; a file of that name
-    in torch's cache is taken instead.
-    """
+def stand_in_backbone(tmp_path) -> str:
+    """A file of random weights, for Detectron's ResNet-50-GN of the network."""
     register_all_modules()
     cfg = load_config(str(REPOSITORY / R50)).model.backbone
     cfg.pop('init_cfg')
     backbone = MODELS.build(cfg)
-    cache = tmp_path / 'torch' / 'hub' / 'checkpoints'
-    cache.mkdir(parents=True)
-    torch.save(backbone.state_dict(), cache / 'resnet50_gn-9186a21c.pth')
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    path = tmp_path / 'backbone.pth'
+    torch.save(backbone.state_dict(), path)
+    return str(path)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures('stand_in_backbone')
-def test_the_real_model_trains_and_validates_on_real_images(coco_sample, tmp_path):
-    """The unshrunk config with only `data_root` changed: three steps, all of val."""
-    cfg = load_config(
-        str(REPOSITORY / R50), {'data_root': str(coco_sample)}, str(tmp_path / 'work')
-    )
+def test_the_real_model_trains_and_validates_on_real_images(
+    coco_sample, stand_in_backbone, tmp_path
+):
+    """The unshrunk config on other data and weights: three steps, all of val."""
+    options = {
+        'data_root': str(coco_sample),
+        'model.backbone.init_cfg.checkpoint': stand_in_backbone,
+    }
+    cfg = load_config(str(REPOSITORY / R50), options, str(tmp_path / 'work'))
     cfg.launcher = 'none'
     runner = build_runner(cfg, ('train', 'val'))
     runner._init_model_weights()

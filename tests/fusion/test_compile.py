@@ -37,11 +37,11 @@ class Body(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def fresh_compiler(monkeypatch):
-    # A pool of compiling processes costs more than it brings here.
-    monkeypatch.setattr(torch._inductor.config, 'compile_threads', 1)
+def fresh_compiler():
     torch.compiler.reset()
-    yield
+    # A pool of compiling processes costs more than it brings here.
+    with torch._inductor.config.patch(compile_threads=1):
+        yield
     torch.compiler.reset()
 
 
