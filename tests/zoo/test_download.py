@@ -45,20 +45,9 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def server():
-    with serve() as state:
-        yield state
-
-
-@pytest.fixture
 def other():
     with serve() as state:
         yield state
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / 'cache'
 
 
 def get(url, cache, **options):

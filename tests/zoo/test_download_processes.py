@@ -13,7 +13,7 @@ import pytest
 
 from gn_det.zoo.download import download
 from tests.running import REPOSITORY, assert_success, environment, run_tool, user_error
-from tests.zoo.server import hashed_name, serve
+from tests.zoo.server import hashed_name
 
 CONTENT = os.urandom(600_000)
 NAME = hashed_name(CONTENT)
@@ -26,17 +26,6 @@ def no_proxy(monkeypatch):
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     for name in ('GN_DET_OFFLINE', 'GN_DET_MIRRORS'):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def server():
-    with serve() as state:
-        yield state
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / 'cache'
 
 
 def start(url, cache):

@@ -21,7 +21,7 @@ from gn_det.runtime import UserError
 from gn_det.zoo import loader
 from gn_det.zoo.loading import TRUST_VARIABLE, trust_local_files
 from tests.running import assert_success, run
-from tests.zoo.server import hashed_name, serve
+from tests.zoo.server import hashed_name
 
 FORK = multiprocessing.get_context('fork')
 WEIGHTS = {'conv.weight': torch.randn(4, 3, 1, 1), 'conv.bias': torch.randn(4)}
@@ -62,12 +62,6 @@ def surroundings(tmp_path, monkeypatch):
     for name in (TRUST_VARIABLE, 'GN_DET_OFFLINE', 'GN_DET_MIRRORS'):
         monkeypatch.delenv(name, raising=False)
     loader.install()
-
-
-@pytest.fixture
-def server():
-    with serve() as state:
-        yield state
 
 
 @pytest.fixture
