@@ -10,9 +10,7 @@ import time
 from pathlib import Path
 
 from pycocotools.coco import COCO
-from rich.console import Console
 
-from gn_det.evaluation.ap_table import ap_table
 from gn_det.evaluation.curves import draw_curves
 from gn_det.evaluation.run_log import read_run_log, read_test_figures
 from gn_det.evaluation.sheet import draw_sheet, load_predictions
@@ -77,7 +75,6 @@ def main() -> None:
         cfg.metainfo.classes,
         work_dir / 'predictions.png',
     )
-    Console().print(ap_table(figures, 'shapes the model was not trained on'))
     print(f'{seconds:.0f} s; see {", ".join(OUTPUTS)} in {work_dir}')
     if min(metrics['bbox_mAP'], metrics['segm_mAP']) < REQUIRED_AP:
         raise UserError(
