@@ -21,6 +21,7 @@ from gn_det.evaluation.settings import (
 from gn_det.runtime import UserError, report_errors
 from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
 from gn_det.runtime.config import load_config
+from gn_det.runtime.distributed import close_distributed
 from gn_det.runtime.runner import enable_channels_last, run_test, show_predictions
 from gn_det.runtime.tta import enable_tta
 
@@ -70,6 +71,7 @@ def main() -> None:
     figures = run_test(cfg, args.out)
     if is_main_process():
         show_figures(cfg, figures)
+    close_distributed()
 
 
 def show_figures(cfg: Config, figures: dict[str, float]) -> None:

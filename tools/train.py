@@ -7,6 +7,7 @@ import argparse
 from gn_det.runtime import report_errors
 from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
 from gn_det.runtime.config import load_config
+from gn_det.runtime.distributed import close_distributed
 from gn_det.runtime.runner import (
     enable_amp,
     enable_channels_last,
@@ -51,6 +52,7 @@ def main() -> None:
         enable_lr_scaling(cfg)
     set_resume(cfg, args.resume)
     run_training(cfg)
+    close_distributed()
 
 
 if __name__ == '__main__':

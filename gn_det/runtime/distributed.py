@@ -1,4 +1,4 @@
-"""Distributed runs where there is no GPU: gloo on the CPU.
+"""Distributed runs: gloo where there is no GPU, and an orderly end everywhere.
 
 mmengine's launcher selects a CUDA device before it does anything else. On a machine
 without one the process group is opened here, and the Runner, which leaves an open
@@ -7,6 +7,7 @@ group alone, goes on as usual.
 
 from __future__ import annotations
 
+import gc
 import os
 
 import torch
@@ -42,3 +43,18 @@ def prepare_distributed(cfg: Config) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
+
+
+def close_distributed() -> None:
+    """Close the process group: the last thing a rank does when its run went well.
+
+    A thread of the group that still holds the last collective lets go of its tensors
+    while the interpreter is torn down, and that aborts a process whose work is done
+    (https://github.com/pytorch/pytorch/pull/179291). The threads end with the last
+    user of the group, so nothing may hold the Runner any more.
+    """
+    if not dist.is_initialized():
+        return
+    dist.destroy_process_group()
+    # The Runner, its model and the group refer to each other.
+    gc.collect()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
 from gn_det.evaluation.run_log import read_test_figures
 from tests.running import CONFIG, REPOSITORY, assert_success, environment, run
 
+# What a rank ends with: the weights, and the threads alive when the interpreter stops.
 HOOK = """
-import hashlib, json, pathlib
+import atexit, hashlib, json, os, pathlib
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -28,6 +30,16 @@ class WriteWeights(Hook):
             digest.update(tensor.numpy().tobytes())
         path = pathlib.Path(runner.work_dir) / f'rank{get_rank()}.json'
         path.write_text(json.dumps(dict(digest=digest.hexdigest(), iter=runner.iter)))
+
+
+def write_threads():
+    folder = pathlib.Path(os.environ['THREADS_AT_EXIT'])
+    tasks = pathlib.Path('/proc/self/task').iterdir()
+    names = [(task / 'comm').read_text().strip() for task in tasks]
+    (folder / f'threads{os.environ["RANK"]}.json').write_text(json.dumps(names))
+
+
+atexit.register(write_threads)
 """
 
 
@@ -40,6 +52,13 @@ def free_port() -> str:
 def launch(script: str, *arguments: object, **extra: str) -> None:
     extra = dict(PORT=free_port(), PYTHON=sys.executable, **extra)
     assert_success(run(f'tools/{script}', *arguments, **extra))
+
+
+def gloo_threads(folder: Path) -> list[str]:
+    """The process group's threads that two ranks still had when they stopped."""
+    files = [folder / f'threads{rank}.json' for rank in range(2)]
+    names = [name for file in files for name in json.loads(file.read_text())]
+    return [name for name in names if 'gloo' in name]
 
 
 def test_ranks_agree_after_training_and_on_the_figures(small_options, tmp_path):
@@ -55,8 +74,11 @@ def test_ranks_agree_after_training_and_on_the_figures(small_options, tmp_path):
     path = f'{tmp_path}:{environment()["PYTHONPATH"]}'
     launch(
         'dist_train.sh', config, 2, '--work-dir', tmp_path, *options,
-        PYTHONPATH=path,
+        PYTHONPATH=path, THREADS_AT_EXIT=str(tmp_path),
     )  # fmt: skip
+    # A thread of the group that lets go of a tensor while the interpreter is torn down
+    # aborts the process: the run had done all its work and still ended in failure.
+    assert gloo_threads(tmp_path) == []
     ranks = [json.loads((tmp_path / f'rank{i}.json').read_text()) for i in range(2)]
     assert ranks[0] == ranks[1]
     assert ranks[0]['iter'] == 2
@@ -66,11 +88,16 @@ def test_ranks_agree_after_training_and_on_the_figures(small_options, tmp_path):
     figures = []
     for processes in (1, 2):
         work_dir = tmp_path / f'test{processes}'
+        threads = work_dir / 'threads'
+        threads.mkdir(parents=True)
         launch(
-            'dist_test.sh', CONFIG, checkpoint, processes,
+            'dist_test.sh', config, checkpoint, processes,
             '--work-dir', work_dir, *small_options,
+            PYTHONPATH=path, THREADS_AT_EXIT=str(threads),
         )  # fmt: skip
         found = read_test_figures(work_dir)
+        if processes == 2:
+            assert gloo_threads(threads) == []
         figures.append({k: v for k, v in found.items() if 'mAP' in k})
     assert figures[0] == figures[1]
     assert figures[0]
