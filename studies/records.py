@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from studies.plan import Job
 
 ROOT = Path(__file__).resolve().parent.parent

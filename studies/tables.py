@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from studies.claims import Cell, Claim
 
 Records = Sequence[Mapping[str, Any]]

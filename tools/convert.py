@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gn_det.runtime import report_errors
+from gn_det.errors import report_errors
 from gn_det.zoo.convert import FORMATS, TARGETS, convert_file
 
 

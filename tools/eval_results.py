@@ -7,10 +7,10 @@ import sys
 
 from rich.console import Console
 
+from gn_det.errors import report_errors
 from gn_det.evaluation.ap_table import KINDS, ap_table, class_table
 from gn_det.evaluation.coco_figures import EVALUATORS, coco_figures
 from gn_det.evaluation.result_file import load_results, load_truth
-from gn_det.runtime import report_errors
 
 
 def parse_args() -> argparse.Namespace:

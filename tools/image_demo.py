@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+from gn_det.errors import UserError, report_errors
 from gn_det.inference import load_detector, run_demo
-from gn_det.runtime import UserError, report_errors
 from gn_det.runtime.arguments import CfgOptions
 
 

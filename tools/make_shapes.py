@@ -8,7 +8,7 @@ from dataclasses import fields
 from tqdm import tqdm
 
 from gn_det.datasets import ShapesSpec, generate_shapes
-from gn_det.runtime import UserError, report_errors
+from gn_det.errors import UserError, report_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from gn_det.errors import report_errors
 from gn_det.report import write_comparison, write_report
-from gn_det.runtime import report_errors
 
 
 def parse_args() -> argparse.Namespace:

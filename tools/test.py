@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from rich.console import Console
 
+from gn_det.errors import UserError, report_errors
 from gn_det.evaluation.ap_table import ap_table, class_table
 from gn_det.evaluation.coco_figures import EVALUATORS
 from gn_det.evaluation.published import Published, published_figures
@@ -18,9 +19,8 @@ from gn_det.evaluation.settings import (
     set_up_evaluation,
     written_results,
 )
-from gn_det.runtime import UserError, report_errors
+from gn_det.inputs.config import load_config
 from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
-from gn_det.runtime.config import load_config
 from gn_det.runtime.distributed import close_distributed
 from gn_det.runtime.runner import enable_channels_last, run_test, show_predictions
 from gn_det.runtime.tta import enable_tta

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from gn_det.runtime import report_errors
+from gn_det.errors import report_errors
+from gn_det.inputs.config import load_config
 from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
-from gn_det.runtime.config import load_config
 from gn_det.runtime.distributed import close_distributed
 from gn_det.runtime.runner import (
     enable_amp,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gn_det.runtime import report_errors
+from gn_det.errors import report_errors
 from gn_det.zoo.download import TIMEOUT_S, download_all
 from gn_det.zoo.index import find, load_index, matching
 from gn_det.zoo.listing import describe, table

@@ -15,8 +15,8 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
+from gn_det.errors import UserError
 from gn_det.evaluation.coco_figures import EVALUATORS, FIGURES, coco_figures
-from gn_det.runtime.errors import UserError
 
 _DEFAULT_ITEMS = (*FIGURES[:6], 'AR@100')
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo import Model, load_index
 
 _VAL2017 = 'instances_val2017.json'

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gn_det.runtime.data import check_coco_file
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
+from gn_det.inputs.data import check_coco_file
 
 _FIELDS = {'bbox': 'bbox', 'segm': 'segmentation'}
 

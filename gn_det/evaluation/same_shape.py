@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 
 @DATA_SAMPLERS.register_module()

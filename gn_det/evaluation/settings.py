@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 _COCO_METRICS = ('CocoAPMetric', 'CocoMetric')
 

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
+from gn_det.atomic_files import AtomicLocalBackend
+from gn_det.errors import UserError
 from gn_det.inference.detector import Detector
 from gn_det.inference.sources import (
     VIDEO_SUFFIXES,
@@ -21,8 +23,6 @@ from gn_det.inference.sources import (
     open_video,
     read_image,
 )
-from gn_det.runtime.checkpoints import AtomicLocalBackend
-from gn_det.runtime.errors import UserError
 
 RESULTS_NAME = 'predictions.json'
 PAINTED_NAME = 'painted'

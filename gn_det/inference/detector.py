@@ -21,9 +21,9 @@ from mmengine.device import get_device
 from mmengine.runner import load_checkpoint
 from pycocotools import mask as coco_mask
 
-from gn_det.runtime import checkpoints
-from gn_det.runtime.config import load_config
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
+from gn_det.inputs import checkpoints
+from gn_det.inputs.config import load_config
 from gn_det.zoo.download import download
 
 

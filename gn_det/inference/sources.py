@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 # OpenCV would open text as a video of its characters, so that the name has to say it.
 VIDEO_SUFFIXES = frozenset(

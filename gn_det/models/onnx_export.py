@@ -12,7 +12,7 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.coders.delta_xywh_bbox_coder import delta2bbox
 from torch import Tensor, nn
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 OPSET = 18
 # The best so many (RoI, class) pairs go into the last NMS. The boxes are mmdet's unless

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from gn_det.errors import UserError
 from gn_det.evaluation.run_log import RunLog, read_run_log, read_test_figures
-from gn_det.runtime.errors import UserError
 
 _NUMBERED = re.compile(r'(epoch|iter)_(\d+)\.pth$')
 # Of mmengine's list; the compiler's flags fill a screen and tell a reader nothing.

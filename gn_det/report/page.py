@@ -17,14 +17,14 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
+from gn_det.atomic_files import AtomicLocalBackend
+from gn_det.errors import UserError
 from gn_det.evaluation.ap_table import COLUMNS, KINDS
+from gn_det.inputs.config import move_data_root
 from gn_det.report import figures
 from gn_det.report.collect import Missing, Run, collect
 from gn_det.report.pictures import best_and_worst
 from gn_det.report.scores import SCORE_THRESHOLD, Scores, score
-from gn_det.runtime.checkpoints import AtomicLocalBackend
-from gn_det.runtime.config import move_data_root
-from gn_det.runtime.errors import UserError
 from gn_det.version import __version__
 
 REPORT_NAME = 'report.html'

@@ -7,7 +7,7 @@ import os
 
 from mmengine.config import DictAction
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.loading import trust_local_files
 
 

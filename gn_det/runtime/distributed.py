@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 
 def prepare_distributed(cfg: Config) -> None:

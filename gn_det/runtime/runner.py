@@ -12,13 +12,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
+from gn_det.atomic_files import save_checkpoints_atomically
+from gn_det.errors import UserError
 from gn_det.evaluation.same_shape import batch_by_shape
+from gn_det.inputs import checkpoints
+from gn_det.inputs.data import check_data
 from gn_det.models import FusedDetector
 from gn_det.report import report_at_end
-from gn_det.runtime import checkpoints
-from gn_det.runtime.data import check_data
 from gn_det.runtime.distributed import prepare_distributed
-from gn_det.runtime.errors import UserError
 from gn_det.runtime.progress import ProgressHook, enable_tensorboard
 
 
@@ -38,7 +39,7 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
         checkpoints.load_state_dict(cfg.load_from)
     prepare_distributed(cfg)
     setup_cache_size_limit_of_dynamo()
-    checkpoints.save_checkpoints_atomically()
+    save_checkpoints_atomically()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

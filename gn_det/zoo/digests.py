@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 _BLOCK_BYTES = 2**20
 _LENGTHS = {'sha256': 64, 'md5': 32}

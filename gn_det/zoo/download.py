@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.digests import file_digest
 from gn_det.zoo.mirrors import MIRRORS_VARIABLE, addresses
 from gn_det.zoo.part import Part

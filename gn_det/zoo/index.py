@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent / '.mim'
 LOADABLE_FORMATS = ('mmdet2', 'mmdet3')

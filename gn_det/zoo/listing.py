@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gn_det.runtime.config import load_config
+from gn_det.inputs.config import load_config
 from gn_det.zoo.commands import (
     checkpoint_commands,
     evaluation_commands,

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 _MODULE = 'mmengine.runner.checkpoint'
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 import torch
 
 from gn_det.compat import checkpoint_globals
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.unpickle import load_pickle
 
 TRUST_VARIABLE = 'GN_DET_TRUST'

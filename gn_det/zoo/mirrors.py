@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 MIRRORS_VARIABLE = 'GN_DET_MIRRORS'
 

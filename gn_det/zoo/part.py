@@ -11,7 +11,7 @@ from pathlib import Path
 
 import requests
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 
 class Part:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.digests import file_digest
 from gn_det.zoo.loading import load_file
 

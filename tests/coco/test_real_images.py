@@ -15,7 +15,7 @@ from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 
 from gn_det.evaluation.run_log import read_run_log
-from gn_det.runtime.config import load_config
+from gn_det.inputs.config import load_config
 from gn_det.runtime.runner import build_runner
 from tests.running import REPOSITORY, assert_success, run_tool
 

@@ -15,8 +15,8 @@ from mmengine.logging import MMLogger
 from pycocotools.coco import COCO
 
 import gn_det.evaluation  # noqa: F401  (registers the metric)
+from gn_det.errors import UserError
 from gn_det.evaluation.coco_figures import EVALUATORS, coco_figures
-from gn_det.runtime import UserError
 
 KEYS = [
     f'coco/{kind}_{item}'

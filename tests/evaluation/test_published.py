@@ -7,9 +7,9 @@ import json
 import pytest
 from rich.console import Console
 
+from gn_det.errors import UserError
 from gn_det.evaluation.ap_table import ap_table, class_table
 from gn_det.evaluation.published import Published, published_figures
-from gn_det.runtime import UserError
 from tests.running import CONFIG, REPOSITORY
 
 R50 = 'configs/gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py'

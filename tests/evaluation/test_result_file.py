@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gn_det.errors import UserError
 from gn_det.evaluation.result_file import load_results, load_truth
-from gn_det.runtime import UserError
 
 MASK = dict(size=[64, 64], counts='PPo1')
 

@@ -13,13 +13,14 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dist import utils as dist_utils
 
+from gn_det.errors import UserError
 from gn_det.evaluation.same_shape import (
     SameShapeBatchSampler,
     ShapeOrderedSampler,
     batch_by_shape,
 )
-from gn_det.runtime import UserError, runner
-from gn_det.runtime.config import load_config
+from gn_det.inputs.config import load_config
+from gn_det.runtime import runner
 from tests.running import CONFIG, REPOSITORY
 
 # Convolutions add in another order for another batch: 16 ulp of a coordinate near 64.

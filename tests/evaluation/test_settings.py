@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from mmengine.config import Config
 
+from gn_det.errors import UserError
 from gn_det.evaluation.settings import evaluated_file, only_formats, set_up_evaluation
-from gn_det.runtime import UserError
 
 DATASET = dict(data_root='data/coco/', ann_file='annotations/val.json')
 

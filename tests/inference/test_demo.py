@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from gn_det.errors import UserError
 from gn_det.inference import run_demo
-from gn_det.runtime import UserError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from gn_det.errors import UserError
 from gn_det.inference import load_detector
-from gn_det.runtime import UserError
 from tests.running import CONFIG, REPOSITORY
 
 PATH = REPOSITORY / CONFIG

@@ -9,7 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 
-from gn_det.runtime.config import load_config
+from gn_det.inputs.config import load_config
 from tests.running import CONFIG, REPOSITORY
 
 

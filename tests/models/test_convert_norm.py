@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from gn_det import FusedGroupNorm
+from gn_det.errors import UserError
 from gn_det.models.convert_norm import convert_norm
-from gn_det.runtime import UserError
 
 
 @pytest.fixture(scope='module', autouse=True)

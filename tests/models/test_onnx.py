@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from gn_det.errors import UserError
 from gn_det.models.onnx_export import export_onnx
 from gn_det.ops import group_norm
-from gn_det.runtime.errors import UserError
 from tests.fusion.detectors import R18, batch, fused, model_config, predictions
 from tests.fusion.detectors import randomise as randomise_weights
 

@@ -11,8 +11,8 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from gn_det.inputs.config import load_config
 from gn_det.report import write_report
-from gn_det.runtime.config import load_config
 from tests.running import CONFIG, REPOSITORY
 
 LOG = """System environment:

@@ -9,9 +9,9 @@ import shutil
 import pytest
 from PIL import Image
 
+from gn_det.errors import UserError
 from gn_det.report import page as page_module
 from gn_det.report import report_at_end, write_comparison, write_report
-from gn_det.runtime import UserError
 from tests.report.pages import Page
 
 NEED_RESULTS = ('Classes', 'Precision and recall', 'Images')

@@ -6,7 +6,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from gn_det.runtime import UserError, runner
+from gn_det.errors import UserError
+from gn_det.runtime import runner
 
 
 @pytest.fixture

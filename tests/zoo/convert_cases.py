@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gn_det.runtime.config import load_config
+from gn_det.inputs.config import load_config
 
 DATA = Path(__file__).parent / 'data'
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

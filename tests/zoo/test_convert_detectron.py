@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert import convert_file, detectron
 from gn_det.zoo.convert.layout import Detector, ResNet
 from gn_det.zoo.loading import load_file

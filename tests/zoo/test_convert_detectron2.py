@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert import convert_file, detectron2
 from gn_det.zoo.convert.detectron2 import detectron2_name
 from gn_det.zoo.loading import load_file

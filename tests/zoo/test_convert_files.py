@@ -10,7 +10,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file as load_tensors
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert import convert_file
 from gn_det.zoo.convert.layout import Detector, ResNet
 from gn_det.zoo.convert.writing import write_checkpoint

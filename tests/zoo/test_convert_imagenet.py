@@ -10,7 +10,7 @@ import torchvision
 from mmdet.models.backbones import ResNet, ResNeXt
 from torch import nn
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert import convert_file, imagenet
 from gn_det.zoo.convert.norm import to_group_norm
 from gn_det.zoo.loading import load_file

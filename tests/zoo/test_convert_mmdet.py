@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert import mmdet
 from gn_det.zoo.convert.layout import Detector, ResNet
 from tests.zoo.convert_cases import CONFIGS
@@ -62,7 +62,7 @@ def test_mmdet1_needs_its_boxes_and_pixels():
 def test_the_options_of_mmdet1_fit_the_config():
     from mmengine.config import Config
 
-    from gn_det.runtime.config import load_config
+    from gn_det.inputs.config import load_config
 
     result = mmdet.convert_mmdet1(mmdet1_file())
     cfg = load_config(str(CONFIGS.parent / result.config), result.options)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo import index, transfer
 from gn_det.zoo.digests import Digest
 from gn_det.zoo.download import download, download_all

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo import find, load_index
 from gn_det.zoo.index import FORMATS, Figures, matching
 

@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo import loader
 from gn_det.zoo.loading import TRUST_VARIABLE, trust_local_files
 from tests.running import assert_success, run

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.loading import load_file
 from gn_det.zoo.unpickle import load_pickle
 

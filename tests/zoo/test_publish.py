@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from gn_det.runtime import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.digests import Digest
 from gn_det.zoo.loading import load_file
 from gn_det.zoo.publish import publish

@@ -10,10 +10,10 @@ from mmcv.cnn import build_norm_layer
 from mmengine.config import Config
 from torch import nn
 
+from gn_det.errors import UserError
 from gn_det.models.convert_norm.config import convert_cfg, import_plugin
 from gn_det.models.convert_norm.model import convert_model
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
-from gn_det.runtime.errors import UserError
 
 __all__ = ['KeptNorm', 'NormChange', 'NormReport', 'convert_norm']
 

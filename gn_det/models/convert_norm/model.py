@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from gn_det.errors import UserError
 from gn_det.models.convert_norm.parts import check_parts, matches
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
-from gn_det.runtime.errors import UserError
 from gn_det.zoo.convert.norm import group_norm_name
 
 _OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, _InstanceNorm)

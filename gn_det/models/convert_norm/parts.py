@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 
 def matches(name: str, parts: Sequence[str] | None) -> bool:

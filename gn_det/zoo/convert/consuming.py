@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert.layout import Shapes
 
 Rename = Callable[[str], str]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert.layout import Detector, ResNet
 
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert.classes import background_last
 from gn_det.zoo.convert.consuming import consume, shape_lookup
 from gn_det.zoo.convert.conversion import (

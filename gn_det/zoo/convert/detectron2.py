@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert.consuming import as_tensor, consume, shape_lookup
 from gn_det.zoo.convert.conversion import (
     CAFFE_MEAN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.zoo.convert.consuming import consume, shape_lookup
 from gn_det.zoo.convert.conversion import IMAGENET, Conversion, describe, unwrap
 from gn_det.zoo.convert.layout import recognise_resnet

@@ -7,7 +7,7 @@ from collections import Counter
 
 from torch import Tensor
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 _STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 from gn_det.version import __version__
 from gn_det.zoo.convert import detectron, detectron2, imagenet, mmdet
 from gn_det.zoo.convert.conversion import Conversion, Preprocessing, describe

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gn_det.runtime.checkpoints import AtomicLocalBackend
-from gn_det.runtime.errors import UserError
+from gn_det.atomic_files import AtomicLocalBackend
+from gn_det.errors import UserError
 from gn_det.zoo.publish import serialize
 
 _SUFFIXES = ('.pth', '.pt', '.safetensors')

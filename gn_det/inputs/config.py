@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _EVALUATORS = ('val_evaluator', 'test_evaluator')

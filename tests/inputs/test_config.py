@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gn_det.runtime import UserError
-from gn_det.runtime.config import load_config
+from gn_det.errors import UserError
+from gn_det.inputs.config import load_config
 
 GN_CONFIG = 'configs/gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py'
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 # Above this a COCO file is scanned for its parts, not parsed: the Runner parses it
 # anyway, and train2017 takes about fifteen seconds.

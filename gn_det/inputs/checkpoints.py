@@ -1,48 +1,19 @@
-"""Checkpoints that are never half a file, and never silently the wrong one."""
+"""Checkpoints: the newest whole one, and never silently the wrong one."""
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from gn_det.runtime.errors import UserError
+from gn_det.errors import UserError
 
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
-
-
-class AtomicLocalBackend(LocalBackend):
-    """mmengine's local files, written beside their place and then renamed.
-
-    A process killed while it saves leaves the previous file, or none, under the name
-    the next run looks for.
-    """
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes to `filepath`, making its folder if there is none."""
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'{path.name}.partial-{os.getpid()}')
-        try:
-            with open(partial, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-def save_checkpoints_atomically() -> None:
-    """Let mmengine write local files through `AtomicLocalBackend` from now on."""
-    register_backend('local', AtomicLocalBackend, force=True, prefixes='')
 
 
 def is_whole(path: str | Path) -> bool:

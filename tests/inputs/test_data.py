@@ -8,9 +8,9 @@ import shutil
 import pytest
 from mmengine.config import Config
 
-from gn_det.runtime import UserError
-from gn_det.runtime import data as data_module
-from gn_det.runtime.data import check_coco_file, check_data
+from gn_det.errors import UserError
+from gn_det.inputs import data as data_module
+from gn_det.inputs.data import check_coco_file, check_data
 
 
 def config(root, **dataset) -> Config:

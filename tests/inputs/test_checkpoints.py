@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, the newest whole one, and only the right model."""
+"""Checkpoints: the newest whole one, and only the right model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import pickle
 
 import pytest
 import torch
-from mmengine.fileio import get_file_backend
-from mmengine.runner import save_checkpoint
 from torch import nn
 
-from gn_det.runtime import UserError
-from gn_det.runtime.checkpoints import (
-    AtomicLocalBackend,
+from gn_det.errors import UserError
+from gn_det.inputs.checkpoints import (
     check_fit,
     find_resume_checkpoint,
     is_whole,
     load_state_dict,
-    save_checkpoints_atomically,
 )
 
 
@@ -90,33 +86,6 @@ class TestResumeFrom:
     def test_other_files_are_not_checkpoints(self, tmp_path):
         self.number(tmp_path, 'best_coco_bbox_mAP_epoch_3.pth', 'iter_20.pth')
         assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'iter_20.pth')
-
-
-class TestAtomicSaving:
-    @pytest.fixture(autouse=True)
-    def registered(self):
-        save_checkpoints_atomically()
-
-    def test_mmengine_saves_through_it(self, tmp_path):
-        assert isinstance(get_file_backend(str(tmp_path)), AtomicLocalBackend)
-        path = tmp_path / 'made' / 'epoch_1.pth'
-        save_checkpoint(dict(state_dict=model().state_dict()), str(path))
-        assert is_whole(path)
-        assert [p.name for p in path.parent.iterdir()] == ['epoch_1.pth']
-
-    @pytest.mark.parametrize('step', ['fsync', 'replace'])
-    def test_failure_keeps_the_file_before_it(self, tmp_path, monkeypatch, step):
-        path = tmp_path / 'epoch_1.pth'
-        path.write_bytes(b'before')
-
-        def full(*_):
-            raise OSError(28, 'No space left on device')
-
-        monkeypatch.setattr(os, step, full)
-        with pytest.raises(OSError, match='No space left'):
-            AtomicLocalBackend().put(b'after', path)
-        assert path.read_bytes() == b'before'
-        assert [p.name for p in tmp_path.iterdir()] == ['epoch_1.pth']
 
 
 class TestFit:
