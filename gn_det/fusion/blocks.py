@@ -2,8 +2,9 @@
 
 Each class here gives one stock class another `forward` and nothing else: a fused module
 is the stock module under a subclass of its own class (`fused_class`), so parameters,
-buffers, hooks, names and `isinstance` stay as they were. A norm that is no
-`FusedGroupNorm` is called as before, so blocks may mix.
+buffers, hooks, names and `isinstance` stay as they were. What is no plain
+`FusedGroupNorm` or ReLU, or has hooks that would see another input or output, is called
+as before, so blocks may mix.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ class FusedModule:
     stock_forward: str
     """Module and name of the stock class whose `forward` the subclass replaces."""
 
+    prefix = 'Fused'
+    """What the subclass's name puts before the stock class's."""
+
     @classmethod
-    def has_norms(cls, module: nn.Module) -> bool:
-        """Whether this instance of the stock class calls a Group Norm itself."""
-        return any(isinstance(child, nn.GroupNorm) for child in module.children())
+    def norms_of(cls, module: nn.Module) -> list[nn.Module]:
+        """The Group Norms whose calls this instance of the stock class decides on."""
+        return [m for m in module.children() if isinstance(m, nn.GroupNorm)]
 
     @classmethod
     def unfusable(cls, module: nn.Module) -> str | None:
@@ -45,19 +49,32 @@ class FusedModule:
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         # The class is made at run time: copies and pickles name what it is made of.
+        if not is_fused_class(type(self)):
+            return super().__reduce_ex__(protocol)
         fusions = []
         stock = type(self)
-        while issubclass(stock, FusedModule):
+        while is_fused_class(stock):
             fusions.insert(0, stock.fusion)
             stock = stock.stock
-        return _new, (stock, *fusions), self.__dict__
+        return _new, (stock, *fusions), self.__getstate__()
 
 
 @functools.cache
 def fused_class(fusion: type[FusedModule], stock: type[nn.Module]) -> type:
     """The subclass of `stock` with the forward of `fusion`."""
     attributes = {'__module__': __name__, 'fusion': fusion, 'stock': stock}
-    return type(f'Fused{stock.__name__}', (fusion, stock), attributes)
+    return type(f'{fusion.prefix}{stock.__name__}', (fusion, stock), attributes)
+
+
+def is_fused_class(cls: type) -> bool:
+    """Whether `fused_class` made it; one derived from such a class is another's."""
+    return 'fusion' in vars(cls)
+
+
+def owner_of_forward(cls: type) -> str:
+    """Module and name of the class that defines the forward `cls` has."""
+    owner = next(base for base in cls.__mro__ if 'forward' in vars(base))
+    return f'{owner.__module__}.{owner.__qualname__}'
 
 
 def _new(cls: type[nn.Module], *fusions: type[FusedModule]) -> nn.Module:
@@ -70,21 +87,42 @@ def _is_relu(module: nn.Module | None) -> bool:
     return type(module) is nn.ReLU
 
 
+def _is_bare(module: nn.Module) -> bool:
+    """Whether a call of the module is the forward of its class and nothing else."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or 'forward' in module.__dict__
+    )
+
+
+def _takes_in(norm: nn.Module) -> bool:
+    # A subclass may do more than normalise, and a norm's own activation comes before
+    # an addition.
+    return type(norm) is FusedGroupNorm and norm.activation is None and _is_bare(norm)
+
+
+def _adds_up(x: Tensor, r: Tensor) -> bool:
+    # Where dtypes differ the sum promotes, where shapes differ it broadcasts.
+    return x.dtype == r.dtype and x.shape == r.shape
+
+
 def _norm_relu(norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
-    if isinstance(norm, FusedGroupNorm):
+    if _takes_in(norm) and _is_bare(relu):
         return norm(x, activation='relu')
     return relu(norm(x))
 
 
 def _norm_add(norm: nn.Module, x: Tensor, r: Tensor) -> Tensor:
-    # The operation adds in one dtype; where the two differ the sum promotes, as stock.
-    if isinstance(norm, FusedGroupNorm) and x.dtype == r.dtype:
+    if _takes_in(norm) and _adds_up(x, r):
         return norm(x, r)
     return norm(x) + r
 
 
 def _norm_add_relu(norm: nn.Module, relu: nn.Module, x: Tensor, r: Tensor) -> Tensor:
-    if isinstance(norm, FusedGroupNorm) and x.dtype == r.dtype:
+    if _takes_in(norm) and _is_bare(relu) and _adds_up(x, r):
         return norm(x, r, activation='relu')
     return relu(norm(x) + r)
 
@@ -121,11 +159,9 @@ class FusedConvModule(FusedModule):
         x = self.conv(x)
         if residual is not None:
             return _norm_add(self.norm, x, residual)
-        return (
-            _norm_relu(self.norm, self.activate, x)
-            if self.with_activation
-            else (self.norm(x))
-        )
+        if self.with_activation:
+            return _norm_relu(self.norm, self.activate, x)
+        return self.norm(x)
 
 
 class FusedFPN(FusedModule):
@@ -134,16 +170,22 @@ class FusedFPN(FusedModule):
     stock_forward = 'mmdet.models.necks.fpn.FPN'
 
     @classmethod
-    def has_norms(cls, module):
-        return any(map(FusedConvModule.has_norms, module.lateral_convs))
+    def norms_of(cls, module):
+        *finer, _ = module.lateral_convs
+        return [norm for conv in finer for norm in FusedConvModule.norms_of(conv)]
 
     @classmethod
     def unfusable(cls, module):
         if module.add_extra_convs:
             return 'the FPN has convolutions for extra levels'
         for conv in module.lateral_convs:
-            if conv.with_activation or FusedConvModule.unfusable(conv):
-                return 'an activation follows it'
+            known = owner_of_forward(type(conv)) == FusedConvModule.stock_forward
+            if not (known or isinstance(conv, FusedConvModule)):
+                return f'a lateral convolution of the FPN is a {type(conv).__name__}'
+            if conv.with_activation:
+                return 'an activation stands before the addition of the FPN'
+            if reason := FusedConvModule.unfusable(conv):
+                return reason
         return None
 
     def norms(self):
@@ -152,17 +194,34 @@ class FusedFPN(FusedModule):
             yield conv.norm, 'add'
 
     def forward(self, inputs):
+        assert len(inputs) == len(self.in_channels)
         inputs = inputs[self.start_level : self.backbone_end_level]
         laterals = [self.lateral_convs[-1](inputs[-1])]
         finer = zip(self.lateral_convs[:-1], inputs[:-1], strict=True)
         for conv, x in reversed(list(finer)):
             size = {} if 'scale_factor' in self.upsample_cfg else {'size': x.shape[2:]}
-            upsample = functools.partial(F.interpolate, **size, **self.upsample_cfg)
-            laterals.insert(0, conv(x, residual=recomputed(upsample, laterals[0])))
+            upsample = functools.partial(_upsample, **size, **self.upsample_cfg)
+            coarser = recomputed(upsample, laterals[0])
+            if _is_bare(conv):
+                laterals.insert(0, conv(x, residual=coarser))
+            else:
+                laterals.insert(0, conv(x) + coarser)
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=True)]
         while len(outs) < self.num_outs:
             outs.append(F.max_pool2d(outs[-1], 1, stride=2))
         return tuple(outs)
+
+
+def _upsample(x: Tensor, **settings: object) -> Tensor:
+    """`F.interpolate`, of nearest neighbours in the dtype of x.
+
+    CUDA's autocast runs it in float32. Neighbours are copied, which is exact in any
+    dtype; in float32 every map behind the sum, and the sum, would be as wide.
+    """
+    if settings.get('mode', 'nearest') not in ('nearest', 'nearest-exact'):
+        return F.interpolate(x, **settings)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, **settings)
 
 
 class FusedBasicBlock(FusedModule):
@@ -311,7 +370,7 @@ class FusedSequential(FusedModule):
                     x = _norm_relu(norm, layer, x)
                     continue
                 x = norm(x)
-            if isinstance(layer, FusedGroupNorm):
+            if _takes_in(layer):
                 pending = layer
             else:
                 x = layer(x)

@@ -9,6 +9,8 @@ from gn_det.ops import recompute_activations
 class Recomputing(FusedModule):
     """Mixed into the class of a whole model."""
 
+    prefix = 'Recomputing'
+
     def forward(self, *args, **kwargs):
         with recompute_activations():
             return super().forward(*args, **kwargs)

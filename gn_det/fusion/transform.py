@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from gn_det.fusion.blocks import FUSIONS, FusedModule, fused_class
+from gn_det.fusion.blocks import (
+    FUSIONS,
+    FusedModule,
+    fused_class,
+    is_fused_class,
+    owner_of_forward,
+)
 from gn_det.fusion.recomputing import Recomputing
 from gn_det.fusion.report import FUSED_KINDS, FusionReport
 from gn_det.layers import FusedGroupNorm
@@ -28,33 +34,36 @@ def fuse(model: nn.Module, *, recompute: bool = False) -> FusionReport:
         model: any model; one without Group Norm is left alone.
         recompute: recompute the norms' outputs in backward instead of keeping them
             (`gn_det.ops.recompute_activations` around the model's forward): less memory
-            for more time, the same gradients.
+            for more time, the same gradients. `unfuse` is the way back.
 
     Returns:
         What was done to each Group Norm of the model, and why to some nothing.
     """
-    reasons: dict[nn.Module, str] = {}
-    for module in list(model.modules()):
-        if type(module) is nn.GroupNorm:
-            module.__class__ = FusedGroupNorm
-            module.activation = None
-            setattr(module, _WAS_STOCK, True)
-    for module in list(model.modules()):
-        fusion = FUSIONS.get(_owner_of_forward(type(module)), FusedModule)
-        if isinstance(module, FusedModule) or not fusion.has_norms(module):
+    # Before anything is changed: no model is left half fused.
+    refused: dict[nn.Module, str] = {}
+    chosen: dict[nn.Module, type[FusedModule]] = {}
+    for module in model.modules():
+        fusion = _fusion_of(module)
+        if isinstance(module, FusedModule) or not fusion.norms_of(module):
             continue
         if fusion is FusedModule:
             reason = f'what {type(module).__name__} does with it is not known here'
         else:
             reason = fusion.unfusable(module)
-            if reason is None:
-                module.__class__ = fused_class(fusion, type(module))
-                continue
-        norms = filter(_is_norm, module.children())
-        reasons.update(dict.fromkeys(norms, reason))
+        if reason is None:
+            chosen[module] = fusion
+        else:
+            refused[module] = reason
+    for module in list(model.modules()):
+        if type(module) is nn.GroupNorm:
+            module.__class__ = FusedGroupNorm
+            module.activation = None
+            setattr(module, _WAS_STOCK, True)
+    for module, fusion in chosen.items():
+        module.__class__ = fused_class(fusion, type(module))
     if recompute and not isinstance(model, Recomputing):
         model.__class__ = fused_class(Recomputing, type(model))
-    return _report(model, reasons)
+    return _report(model, refused)
 
 
 def unfuse(model: nn.Module) -> None:
@@ -62,41 +71,48 @@ def unfuse(model: nn.Module) -> None:
 
     Norms that were built as `FusedGroupNorm` stay; those that were `nn.GroupNorm` are
     that again. Weights and everything else stay. A model without fused modules is left
-    alone.
+    alone, and so is a module whose class somebody derived from a fused one, as torch's
+    parametrizations do: take those off first.
     """
     for module in list(model.modules()):
-        while isinstance(module, FusedModule):
+        while is_fused_class(type(module)):
             module.__class__ = type(module).stock
-        if module.__dict__.pop(_WAS_STOCK, False):
+        if type(module) is FusedGroupNorm and module.__dict__.pop(_WAS_STOCK, False):
             del module.activation
             module.__class__ = nn.GroupNorm
+
+
+def _fusion_of(module: nn.Module) -> type[FusedModule]:
+    return FUSIONS.get(owner_of_forward(type(module)), FusedModule)
 
 
 def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.GroupNorm)
 
 
-def _owner_of_forward(cls: type) -> str:
-    """Module and name of the class that defines the forward `cls` has."""
-    owner = next(base for base in cls.__mro__ if 'forward' in vars(base))
-    return f'{owner.__module__}.{owner.__qualname__}'
-
-
-def _report(model: nn.Module, reasons: dict[nn.Module, str]) -> FusionReport:
+def _report(model: nn.Module, refused: dict[nn.Module, str]) -> FusionReport:
     report = FusionReport()
-    found = dict(reasons)
+    found: dict[nn.Module, str] = {}
     # A block around another knows more of what follows: the inner one comes first.
     for module in reversed(list(model.modules())):
         if isinstance(module, FusedModule):
             found.update(module.norms())
+        elif module in refused:
+            for norm in _fusion_of(module).norms_of(module):
+                if found.get(norm) not in FUSED_KINDS:
+                    found[norm] = refused[module]
     for name, norm in model.named_modules():
         if not _is_norm(norm):
             continue
         what = found.get(norm, 'it stands alone')
         if not isinstance(norm, FusedGroupNorm):
             report.untouched[name] = f'its class is {type(norm).__name__}'
-        elif what in FUSED_KINDS:
-            getattr(report, what).append(name)
-        else:
+        elif what not in FUSED_KINDS:
             report.plain[name] = what
+        elif type(norm) is not FusedGroupNorm:
+            report.plain[name] = f'its class is {type(norm).__name__}'
+        elif norm.activation is not None:
+            report.plain[name] = f'it has an activation of its own, {norm.activation}'
+        else:
+            getattr(report, what).append(name)
     return report

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from gn_det.ops import torch_impl
@@ -74,13 +75,18 @@ def group_norm(
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
         or torch._C._is_tracing()
         or type(x) not in _PLAIN
         or type(weight) not in _PLAIN
         or type(bias) not in _PLAIN
         or type(residual) not in _PLAIN
     ):
-        if torch._C._is_tracing() or torch.onnx.is_in_onnx_export():
+        if (
+            torch._C._is_tracing()
+            or torch.onnx.is_in_onnx_export()
+            or (not torch.compiler.is_compiling() and _is_transformed())
+        ):
             return _composed(x, num_groups, weight, bias, eps, residual, relu)
         # Something other than plain autograd has to see the call.
         y, _, _ = torch.ops.gn_det.group_norm(
@@ -126,7 +132,12 @@ def _recomputed(
             impl=impl,
         )
 
-    return recomputation.region.run(function, x, residual)
+    constants = [vector for vector in (weight, bias) if vector is not None]
+    return recomputation.region.run(function, x, residual, constants)
+
+
+def _is_transformed() -> bool:
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _composed(
@@ -138,7 +149,11 @@ def _composed(
     residual: Tensor | None,
     relu: bool,
 ) -> Tensor:
-    """`group_norm` out of torch's operators, for graphs that leave this process."""
+    """`group_norm` out of torch's operators.
+
+    For graphs that leave this process, and where `torch.func` or forward-mode autograd
+    looks on, to which our operators say nothing.
+    """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     cast = [t if t is None else t.to(dtype) for t in (x, weight, bias)]
     y = torch.nn.functional.group_norm(cast[0], num_groups, *cast[1:], eps)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -49,9 +49,14 @@ class _Recipe:
     """How to make y again: a function, its x and its residual or that one's recipe."""
 
     def __init__(
-        self, function: Function, x: Tensor | None, residual: Tensor | _Recipe | None
+        self,
+        function: Function,
+        x: Tensor | None,
+        residual: Tensor | _Recipe | None,
+        constants: Iterable[Tensor],
     ) -> None:
         self._function = function
+        self._constants = [_Unedited(constant.detach()) for constant in constants]
         self._x = None if x is None else _Unedited(x)
         self.before = residual if isinstance(residual, _Recipe) else None
         self._residual = _Unedited(residual) if isinstance(residual, Tensor) else None
@@ -59,6 +64,8 @@ class _Recipe:
 
     def make(self, before: Tensor | None) -> Tensor:
         """y, given the output of the recipe before it, if there is one."""
+        for constant in self._constants:
+            constant.get()
         x = self._x.get() if self._x else None
         residual = self._residual.get() if self._residual else before
         with torch.no_grad():
@@ -162,9 +169,17 @@ class _Region:
         return recipe
 
     def run(
-        self, function: Function, x: Tensor | None, residual: Tensor | None
+        self,
+        function: Function,
+        x: Tensor | None,
+        residual: Tensor | None,
+        constants: Iterable[Tensor] = (),
     ) -> Tensor:
-        """`function(x, residual)`, whose output is remade in backward where it pays."""
+        """`function(x, residual)`, whose output is remade in backward where it pays.
+
+        `constants` are what the function reads besides; edited meanwhile, they are an
+        error.
+        """
         self._kept_by_norm = []
         # The function is what it is outside a region.
         state.region = None
@@ -179,7 +194,7 @@ class _Region:
         source = None
         if residual is not None:
             source = self._whole(residual) or residual.detach()
-        recipe = _Recipe(function, None if x is None else x.detach(), source)
+        recipe = _Recipe(function, None if x is None else x.detach(), source, constants)
         if recipe.length > _MAX_CHAIN:
             return y
         storage = y.untyped_storage()._cdata
@@ -221,7 +236,8 @@ def recompute_activations() -> Iterator[None]:
     Gradients are the same bits as without. It costs one more forward pass per norm in
     backward, two for some in a chain of residual blocks, and no convolution. An output
     that was edited in place is kept. Regions may nest; in a graph being compiled, where
-    the compiler decides what to keep, and without gradients it does nothing.
+    the compiler decides what to keep, under `torch.func`'s transforms, which allow no
+    hooks, and without gradients it does nothing.
 
     Raises:
         RuntimeError: in backward, where a kept tensor was edited in place meanwhile.
@@ -229,6 +245,7 @@ def recompute_activations() -> Iterator[None]:
     if (
         state.region is not None
         or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
         or not torch.is_grad_enabled()
     ):
         yield
@@ -247,9 +264,17 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`function(x)`, in a region remade in backward from x, itself remade or kept.
 
     For what stands between two norms and is cheap, such as an upsampling. `function`
-    has to give the same output each time and to return no view of x.
+    has to give the same output each time and to return no view of x; autocast is in
+    backward what it is here.
     """
     region = state.region
     if region is None:
         return function(x)
-    return region.run(lambda _, x: function(x), None, x)
+    kind = x.device.type
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+    def again(_: None, x: Tensor) -> Tensor:
+        with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
+            return function(x)
+
+    return region.run(again, None, x)

@@ -17,6 +17,7 @@ import torch
 from mmdet.models.backbones import ResNet
 from mmdet.models.necks import FPN
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -58,6 +59,7 @@ class Watch(TorchDispatchMode):
         self.conversions: Counter[str] = Counter()
         self.casts_up: Counter[str] = Counter()
         self.norms: Counter[tuple] = Counter()
+        self.additions = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         before = {id(t): format_of(t) for t in args if isinstance(t, Tensor)}
@@ -69,6 +71,8 @@ class Watch(TorchDispatchMode):
             dtypes = {t.dtype for t in (*maps_in, *maps_out)}
             formats = {format_of(t) for t in (*maps_in, *maps_out)} - {None}
             self.norms[name, frozenset(dtypes), frozenset(formats)] += 1
+        elif name.startswith('aten::add'):
+            self.additions += len(maps_in) == 2
         elif name in COPIES and maps_in and maps_out:
             source = args[1] if name == 'aten::copy_' else args[0]
             was, now = before.get(id(source)), format_of(maps_out[0])
@@ -197,6 +201,28 @@ def test_no_cast_to_float32_under_autocast(dtype):
     assert sum(watch.norms.values()) == 2 * (53 + 8)
     assert {dtypes for _, dtypes, _ in watch.norms} == {frozenset({dtype})}
     assert not watch.casts_up
+
+
+def test_the_pyramid_adds_in_16_bits_under_cudas_autocast(monkeypatch):
+    """CUDA's autocast upsamples in float32, the CPU's does not: asked of its own lists,
+    which fake tensors of a device that is not there go through."""
+    amp = 'torch.cuda.amp.common.amp_definitely_not_available'
+    monkeypatch.setattr(amp, lambda: False)
+    monkeypatch.setattr('torch.cuda.is_bf16_supported', lambda *_: True)
+    with FakeTensorMode(), torch.device('cuda'), Watch() as watch:
+        neck = FPN([8, 16, 16], 16, 3, norm_cfg=dict(type='GN', num_groups=4))
+        report = gn_det.fuse(neck)
+        maps = [torch.empty(IMAGES, c, s, s) for c, s in ((8, 16), (16, 8), (16, 4))]
+        with torch.autocast('cuda', torch.bfloat16):
+            # The rule that this is about.
+            upsampled = nn.functional.interpolate(maps[2].bfloat16(), 8)
+            assert upsampled.dtype == torch.float32
+            watch.casts_up.clear()
+            neck(maps)
+    assert len(report.add) == 2
+    assert {dtypes for _, dtypes, _ in watch.norms} == {frozenset({torch.bfloat16})}
+    assert not watch.casts_up
+    assert not watch.additions
 
 
 def test_stock_norms_under_cudas_policy_are_counted():

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from gn_det.ops import group_norm, recompute_activations
+from gn_det.ops import group_norm, recompute_activations, recomputed
 from gn_det.ops.recompute import state
 from tests.ops.cases import DEVICE, to_layout
 
@@ -227,6 +227,33 @@ def test_an_input_edited_after_it_was_kept_is_refused(what):
     x = image()
     with pytest.raises(RuntimeError, match=r'in-?\s?place'):
         slopes(lambda: convolution_of_edited(model, x, what), [x], recompute=True)
+
+
+def test_a_frozen_weight_edited_before_backward_is_refused():
+    """Where nothing but the residual is trained, the norm itself keeps no weight."""
+    model = Chain(1)
+    norm = model.norms[1].requires_grad_(False)
+    x, behind = image(), nn.Conv2d(CHANNELS, CHANNELS, 1)
+    with recompute_activations():
+        y = group_norm(
+            x.detach(), 2, norm.weight, norm.bias, activation='relu', residual=x
+        )
+        z = behind(y)
+    with torch.no_grad():
+        norm.weight.mul_(3)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        z.sum().backward()
+
+
+def test_a_recomputed_function_runs_under_the_autocast_of_its_first_run():
+    x, w, v = image(), torch.randn(5, 5), torch.randn(5, requires_grad=True)
+
+    def step() -> Tensor:
+        with torch.autocast(DEVICE, torch.bfloat16):
+            y = recomputed(lambda t: t @ w.to(t.device), x)
+        return y * v.to(y.device)
+
+    assert_same_bits(step, [v])
 
 
 def test_an_output_edited_after_it_was_kept_is_made_as_it_was():
