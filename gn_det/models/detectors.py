@@ -8,6 +8,7 @@ model's.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -47,10 +48,16 @@ class FusedDetector:
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The detector's forward."""
-        if not self.recompute:
+        with self._region():
             return super().forward(*args, **kwargs)
-        with recompute_activations():
-            return super().forward(*args, **kwargs)
+
+    def loss(self, *args: Any, **kwargs: Any) -> dict:
+        """The detector's losses; detectors that hold others call it themselves."""
+        with self._region():
+            return super().loss(*args, **kwargs)
+
+    def _region(self) -> AbstractContextManager:
+        return recompute_activations() if self.recompute else nullcontext()
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """The detector's maps of (N, 3, H, W) images, in the layout asked for."""

@@ -18,6 +18,7 @@ OPSET = 18
 # The best so many (RoI, class) pairs go into the last NMS. The boxes are mmdet's unless
 # more of them pass the score threshold and fewer than max_per_img of the best survive.
 _CANDIDATES = 2000
+_NMS_SETTINGS = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
 
 
 def export_onnx(
@@ -48,7 +49,8 @@ def export_onnx(
         image_size: (H, W) in pixels.
 
     Raises:
-        UserError: for a detector this cannot express, and if onnx is not installed.
+        UserError: for a detector this cannot express, for a path that is a folder or
+            lies in none, and if onnx is not installed.
     """
     try:
         import onnx  # noqa: F401
@@ -58,7 +60,11 @@ def export_onnx(
             f'ONNX export needs {error.name}; pip install onnx onnxscript'
         ) from error
     path = Path(path)
-    training = model.training
+    if path.is_dir():
+        raise UserError(f'{path} is a folder; name the ONNX file to write')
+    if not path.parent.is_dir():
+        raise UserError(f'there is no folder {path.parent} to write {path.name} into')
+    training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         graph = _Inference(model, image_size)
@@ -73,7 +79,8 @@ def export_onnx(
             verbose=False,
         )
     finally:
-        model.train(training)
+        for module, was in training.items():
+            module.training = was
     partial = path.with_name(f'.{path.name}.partial')
     try:
         program.save(partial, external_data=False)
@@ -213,6 +220,8 @@ class _Inference(nn.Module):
         """
         # Boxes of different kinds are moved apart, as batched_nms of mmcv does.
         apart = kinds.to(boxes)[:, None] * (max(self.image_size) + 1)
+        if nms.get('class_agnostic', False):
+            apart = torch.zeros_like(apart)
         kept = torchvision.ops.nms(boxes + apart, scores, nms['iou_threshold'])
         survives = torch.zeros_like(scores).scatter(0, kept, 1.0) > 0
         scores = scores.where(survives, -1)
@@ -261,6 +270,30 @@ def _check(model: nn.Module) -> None:
                 f'{name} has a {type(part.bbox_coder).__name__}; ONNX export knows '
                 'DeltaXYWHBBoxCoder'
             )
-    for settings in (model.test_cfg.rpn, model.test_cfg.rcnn):
-        if settings.nms.get('type', 'nms') != 'nms':
-            raise UserError(f'ONNX export knows nms, not {settings.nms.type}: {name}')
+    for part in ('rpn', 'rcnn'):
+        nms = model.test_cfg[part].get('nms')
+        if nms is None or nms.get('type', 'nms') != 'nms':
+            kind = nms and nms['type']
+            raise UserError(
+                f'ONNX export knows nms, not {kind}: test_cfg.{part}.nms of {name}'
+            )
+        if unknown := set(nms) - _NMS_SETTINGS:
+            raise UserError(
+                f'ONNX export does not know {min(unknown)} of test_cfg.{part}.nms of '
+                f'{name}'
+            )
+    if getattr(model.data_preprocessor, 'mean', None) is None:
+        raise UserError(
+            f'ONNX export needs mean and std in the data_preprocessor of {name}'
+        )
+    extractors = [roi_head.bbox_roi_extractor]
+    if roi_head.with_mask:
+        extractors.append(roi_head.mask_roi_extractor)
+    for extractor in extractors:
+        for layer in extractor.roi_layers:
+            averages = getattr(layer, 'pool_mode', None) == 'avg'
+            if type(layer).__name__ != 'RoIAlign' or not averages:
+                raise UserError(
+                    f'{name} pools with {layer}; ONNX export knows RoIAlign that '
+                    'averages'
+                )

@@ -128,6 +128,18 @@ def test_recompute_gives_the_same_gradients_and_predictions():
         assert torch.equal(ours.bboxes, theirs.bboxes)
 
 
+def test_losses_asked_for_by_a_detector_around_it_recompute_too():
+    """As mmdet's semi-supervised detectors ask."""
+    model = fused(model_config(R18), recompute=True)
+    seen = []
+    model.backbone.layer1.register_forward_hook(
+        lambda *_: seen.append(state.region is not None)
+    )
+    data = model.data_preprocessor(batch(64, 96), training=True)
+    model.loss(data['inputs'], data['data_samples'])
+    assert seen == [True]
+
+
 def test_channels_last_reaches_weights_and_maps():
     model = fused(model_config(R18), channels_last=True)
     weight = model.backbone.layer1[0].conv1.weight

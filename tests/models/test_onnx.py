@@ -106,20 +106,77 @@ def test_the_graph_holds_operators_of_onnx_only(exported):
     assert norms == 36
 
 
-def test_what_cannot_be_expressed_is_refused(model, tmp_path):
+def test_nms_across_classes(tmp_path):
+    config = model_config(R18)
+    config.test_cfg.rcnn.score_thr = 0.05
+    config.test_cfg.rcnn.max_per_img = 50
+    counts = []
+    for class_agnostic in (False, True):
+        nms = dict(type='nms', iou_threshold=0.2, class_agnostic=class_agnostic)
+        config.test_cfg.rcnn.nms = nms
+        model = fused(config)
+        randomise_weights(model)
+        export_onnx(model, tmp_path / 'model.onnx', SIZE)
+        session = onnxruntime.InferenceSession(
+            tmp_path / 'model.onnx', providers=['CPUExecutionProvider']
+        )
+        data = batch(*SIZE, images=1)
+        image = data['inputs'][0][None].float().numpy()
+        boxes, labels, *_ = session.run(None, {'image': image})
+        (found,) = predictions(model.eval(), data)
+        counts.append(len(found))
+        np.testing.assert_array_equal(labels[: len(found)], found.labels)
+        np.testing.assert_allclose(boxes[: len(found)], found.bboxes, rtol=0, atol=1e-2)
+        assert (labels[len(found) :] == -1).all()
+    assert counts[1] < counts[0]
+
+
+def without_mean(model):
+    model.data_preprocessor = nn.Identity()
+
+
+def with_maximum(model):
+    for layer in model.roi_head.mask_roi_extractor.roi_layers:
+        layer.pool_mode = 'max'
+
+
+REFUSED = {
+    'soft_nms': (
+        lambda m: m.test_cfg.rcnn.update(nms=dict(type='soft_nms')),
+        r'knows nms, not soft_nms: test_cfg\.rcnn\.nms',
+    ),
+    'no-nms': (lambda m: m.test_cfg.rpn.update(nms=None), 'knows nms, not None'),
+    'nms-setting': (
+        lambda m: m.test_cfg.rcnn.nms.update(max_num=5),
+        r'does not know max_num of test_cfg\.rcnn\.nms',
+    ),
+    'no-mean': (without_mean, 'needs mean and std in the data_preprocessor'),
+    'pooling': (with_maximum, 'knows RoIAlign that averages'),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_what_cannot_be_expressed_is_refused(case, tmp_path):
+    spoil, said = REFUSED[case]
+    model = fused(model_config(R18))
+    spoil(model)
     path = tmp_path / 'model.onnx'
     path.write_bytes(b'older')
-    with pytest.raises(UserError, match='Sequential has no RPN'):
-        export_onnx(nn.Sequential(), path, SIZE)
-    nms = model.test_cfg.rcnn.nms
-    model.test_cfg.rcnn.nms = {**nms, 'type': 'soft_nms'}
-    try:
-        with pytest.raises(UserError, match='knows nms, not soft_nms'):
-            export_onnx(model, path, SIZE)
-    finally:
-        model.test_cfg.rcnn.nms = nms
+    model.backbone.eval()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(UserError, match=said):
+        export_onnx(model, path, SIZE)
     assert path.read_bytes() == b'older'
-    assert model.training
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_what_is_no_detector_or_no_place_is_refused(model, tmp_path):
+    with pytest.raises(UserError, match='Sequential has no RPN'):
+        export_onnx(nn.Sequential(), tmp_path / 'model.onnx', SIZE)
+    with pytest.raises(UserError, match='is a folder; name the ONNX file'):
+        export_onnx(model, tmp_path, SIZE)
+    with pytest.raises(UserError, match=r'there is no folder .*absent'):
+        export_onnx(model, tmp_path / 'absent' / 'model.onnx', SIZE)
 
 
 class Norm(nn.Module):
