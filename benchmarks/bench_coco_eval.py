@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arguments import positive
 from benchmarks.results import RESULTS, Environment, rounded, write_rows
 from gn_det.evaluation.coco_figures import EVALUATORS, coco_figures
 
@@ -101,7 +102,9 @@ def generate(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--images', type=int, default=5000, help='default %(default)s')
+    parser.add_argument(
+        '--images', type=positive, default=5000, help='default %(default)s'
+    )
     parser.add_argument('--seed', type=int, default=0)
     return parser.parse_args()
 

@@ -24,6 +24,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arguments import output_folder, positive
 from benchmarks.cases import LAYOUTS
 from benchmarks.detector_data import Batch, make_batch, prefer_one_class
 from benchmarks.detector_gate import Gate, randomise_norms, tf32
@@ -285,16 +286,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--variant', nargs='+', choices=list(VARIANTS), default=list(VARIANTS)
     )
     parser.add_argument('--mode', nargs='+', choices=MODES, default=list(MODES))
-    parser.add_argument('--batch', nargs='+', type=int, default=list(BATCHES))
+    parser.add_argument('--batch', nargs='+', type=positive, default=list(BATCHES))
     parser.add_argument(
-        '--height', type=int, default=height, help='before padding (%(default)s)'
+        '--height', type=positive, default=height, help='before padding (%(default)s)'
     )
     parser.add_argument(
-        '--width', type=int, default=width, help='before padding (%(default)s)'
+        '--width', type=positive, default=width, help='before padding (%(default)s)'
     )
     parser.add_argument(
         '--regions',
-        type=int,
+        type=positive,
         default=regions,
         help='regions an image in training (%(default)s)',
     )
@@ -302,13 +303,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--seconds', type=float, default=3, help='of samples a row (%(default)s)'
     )
     parser.add_argument(
-        '--least', type=int, default=5, help='samples, however long (%(default)s)'
+        '--least', type=positive, default=5, help='samples, however long (%(default)s)'
     )
     parser.add_argument(
         '--warm-up', type=int, default=3, help='calls before (%(default)s)'
     )
     parser.add_argument('--no-profile', dest='profile', action='store_false')
-    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of the CSV')
+    parser.add_argument(
+        '--out', type=output_folder, default=RESULTS, help='folder of the CSV'
+    )
     return parser.parse_args(argv)
 
 

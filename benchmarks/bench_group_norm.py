@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import limits
+from benchmarks.arguments import output_folder
 from benchmarks.bytes_model import DIRECTIONS, gbps, moved_bytes, network_layers
 from benchmarks.cases import DTYPES, LAYOUTS, Case, Inputs, make_inputs, network_cases
 from benchmarks.gate import Reference, check
@@ -297,7 +298,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--provider', nargs='+', choices=list(PROVIDERS), default=list(PROVIDERS)
     )
-    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of the CSV')
+    parser.add_argument(
+        '--out', type=output_folder, default=RESULTS, help='folder of the CSV'
+    )
     parser.add_argument(
         '--quick', action='store_true', help='few maps and few samples, to try it out'
     )

@@ -22,6 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arguments import output_folder, positive
 from benchmarks.host_stub import REGIMES, launches_stubbed, regime
 from benchmarks.providers import torch_forward
 from benchmarks.results import (
@@ -241,8 +242,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--repeats', type=int, default=200, help='samples of a chain')
-    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of the CSV')
+    parser.add_argument(
+        '--repeats', type=positive, default=200, help='samples of a chain'
+    )
+    parser.add_argument(
+        '--out', type=output_folder, default=RESULTS, help='folder of the CSV'
+    )
     args = parser.parse_args(argv)
     # Small tensors: threads cost more than they bring, and disturb the timing.
     threads = torch.get_num_threads()

@@ -19,6 +19,7 @@ from mmengine.logging import MMLogger
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arguments import output_folder, positive
 from benchmarks.detector_data import padded
 from benchmarks.detectors import AFFINE, DEPTHS, VARIANTS, build
 from benchmarks.kept_memory import PARTS, Counted, count_fake
@@ -152,10 +153,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=list(FROZEN_STAGES),
         help="the backbone's setting of that name; -1: everything is trained",
     )
-    parser.add_argument('--height', type=int, default=800, help='before padding')
-    parser.add_argument('--width', type=int, default=1333, help='before padding')
-    parser.add_argument('--batch', type=int, default=2, help='images')
-    parser.add_argument('--out', type=Path, default=RESULTS, help='folder of the CSV')
+    parser.add_argument('--height', type=positive, default=800, help='before padding')
+    parser.add_argument('--width', type=positive, default=1333, help='before padding')
+    parser.add_argument('--batch', type=positive, default=2, help='images')
+    parser.add_argument(
+        '--out', type=output_folder, default=RESULTS, help='folder of the CSV'
+    )
     return parser.parse_args(argv)
 
 

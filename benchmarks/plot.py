@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.arguments import output_folder
 from benchmarks.plot_detector import detector_figure, memory_figure
 from benchmarks.results import (
     DETECTOR,
@@ -213,7 +214,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('csv', nargs='*', type=Path, help='CSV files of a benchmark')
-    parser.add_argument('--out', type=Path, default=FIGURES, help='folder of the PNG')
+    parser.add_argument(
+        '--out', type=output_folder, default=FIGURES, help='folder of the PNG'
+    )
     args = parser.parse_args(argv)
     paths = args.csv or find()
     missing = [path for path in paths if not path.is_file()]

@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from benchmarks import memory_detector
 from benchmarks.detectors import VARIANTS, build
 from benchmarks.kept_memory import PARTS, cuda_norm_policy, kept_by, run_parts
+from benchmarks.memory_detector import BASELINE
 from benchmarks.results import MEMORY_COLUMNS, read_rows
 from gn_det.ops import recompute_activations
 
@@ -54,10 +55,12 @@ def test_cuda_autocast_itself_keeps_what_the_policy_made_explicit_keeps(monkeypa
     amp = 'torch.cuda.amp.common.amp_definitely_not_available'
     monkeypatch.setattr(amp, lambda: False)
     monkeypatch.setattr('torch.cuda.is_bf16_supported', lambda *_: True)
-    for variant in ('stock_gn', 'fused_gn', 'frozen_bn_4conv1fc'):
+    for variant in ('stock_gn', 'fused_gn', 'fused_gn_recompute', BASELINE):
+        recomputing = VARIANTS[variant].recompute
         with FakeTensorMode(), torch.device('cuda'):
             model = build(VARIANTS[variant], 'r50', frozen_stages=-1)
-            kept, _ = kept_by(model, torch.zeros(2, 3, 320, 448), amp=True)
+            images = torch.zeros(2, 3, 320, 448)
+            kept, _ = kept_by(model, images, amp=True, recomputing=recomputing)
         assert (kept.trunk / 2**20, kept.total / 2**20) == pytest.approx(
             mib(variant, 'bf16', size=(2, 320, 448)), rel=1e-3
         )
@@ -190,7 +193,7 @@ def test_a_short_run(tmp_path, capsys):
         assert (row['height'], row['width']) == ('64', '96')
         parts = [float(row[f'{part}_mib']) for part in PARTS]
         assert sum(parts) == pytest.approx(float(row['total_mib']), rel=1e-3)
-        if row['variant'] == memory_detector.BASELINE:
+        if row['variant'] == BASELINE:
             assert float(row['total_ratio']) == 1
     said = capsys.readouterr().out
     assert 'r50 fp32 frozen_stages=1, 2 x 64 x 96, MiB' in said
