@@ -17,7 +17,8 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes to `filepath`, making its folder if there is none."""
-        path = Path(filepath)
+        # What a link leads to is written, not the link.
+        path = Path(os.path.realpath(filepath))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f'{path.name}.partial-{os.getpid()}')
         try:

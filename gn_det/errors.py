@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable
+from typing import Any, TextIO
 
 USER_ERROR_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
+# As a shell reports a process that SIGPIPE ended: `tool | head`.
+READER_GONE_EXIT_CODE = 141
 
 
 class UserError(Exception):
@@ -18,14 +23,27 @@ class UserError(Exception):
 def report_errors(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a tool's `main`: a `UserError` becomes `error: …` and exit code 2.
 
-    Ctrl-C ends with exit code 130 and no stack trace. In a distributed run only rank 0
-    speaks. Other exceptions are defects and keep their trace.
+    Ctrl-C ends with exit code 130 and no stack trace, and so does, with 141, stdout
+    whose reader has gone; stdout that cannot be written otherwise is a `UserError`.
+    Characters that stdout has no code for are written as escapes. In a distributed run
+    only rank 0 speaks. Other exceptions are defects and keep their trace.
     """
 
     @functools.wraps(main)
     def wrapped() -> None:
+        # There is none where it was closed before the start; print then does nothing.
+        output = None if sys.stdout is None else _Output(sys.stdout)
         try:
-            main()
+            with contextlib.redirect_stdout(output):
+                main()
+                if output is not None:
+                    output.flush()
+        except _OutputFailed as failure:
+            output.discard()
+            if isinstance(failure.reason, BrokenPipeError):
+                sys.exit(READER_GONE_EXIT_CODE)
+            _say(f'error: stdout cannot be written: {failure.reason.strerror}')
+            sys.exit(USER_ERROR_EXIT_CODE)
         except UserError as error:
             _say(f'error: {error}')
             sys.exit(USER_ERROR_EXIT_CODE)
@@ -36,6 +54,46 @@ def report_errors(main: Callable[[], None]) -> Callable[[], None]:
     return wrapped
 
 
-def _say(line: str) -> None:
+class _OutputFailed(Exception):
+    """stdout cannot be written. No OSError: whoever handles those means other files."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class _Output:
+    """stdout, whose failures can be told from those of other files."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise _OutputFailed(error) from error
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise _OutputFailed(error) from error
+
+    def discard(self) -> None:
+        """Let the interpreter, which flushes stdout at its end, not fail again."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _say(text: str) -> None:
+    # A name in it may hold line ends or the terminal's control characters.
+    line = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     if os.environ.get('RANK', '0') == '0':
         sys.stderr.write(f'{line}\n')

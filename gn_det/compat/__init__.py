@@ -4,13 +4,12 @@
 versions it is for.
 """
 
-from gn_det.compat import checkpoint_globals, mmcv_ext, package_scope
+from gn_det.compat import mmcv_ext, package_scope
 
 __all__ = ['install']
 
 
 def install() -> None:
-    """Prepare mmengine, mmcv and torch; calling it again changes nothing."""
+    """Prepare mmengine and mmcv; calling it again changes nothing."""
     mmcv_ext.install()
-    checkpoint_globals.install()
     package_scope.install()

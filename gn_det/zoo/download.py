@@ -16,19 +16,22 @@ from gn_det.zoo.digests import file_digest
 from gn_det.zoo.mirrors import MIRRORS_VARIABLE, addresses
 from gn_det.zoo.part import Part
 from gn_det.zoo.sources import Source, resolve
+from gn_det.zoo.system_errors import name_refused_files
 from gn_det.zoo.transfer import (
     CertificateRefused,
     TransferFailed,
-    host_of,
     transfer,
 )
+from gn_det.zoo.web_address import host_of, without_password
 
 OFFLINE_VARIABLE = 'GN_DET_OFFLINE'
 TIMEOUT_S = 30.0
+_LONGEST_TIMEOUT_S = 86_400.0
 
 _logger = logging.getLogger(__name__)
 
 
+@name_refused_files
 def download(
     source: str,
     dest: str | Path | None = None,
@@ -52,12 +55,12 @@ def download(
         dest: the folder; by default torch's hub folder, which mmengine uses too.
         sha256: the expected digest, whole or its first digits; by default the zoo's or
             the one in the file's name. A file in the cache is checked against it too.
-        md5: likewise, for detectron2's files.
+        md5: likewise, for detectron2's files. A file must have every digest known.
         mirrors: `FROM=TO` starts of addresses, tried first; see `mirrors.addresses`.
         progress: whether to show a bar; on a terminal only.
         offline: use the cache alone; the environment variable `GN_DET_OFFLINE=1` says
             so too.
-        timeout_s: how long a host may be silent.
+        timeout_s: how long a host may be silent, at most a day.
 
     Returns:
         The path of the file.
@@ -66,17 +69,24 @@ def download(
         UserError: for an unknown name, if every host fails (each is named with its
             reason), if the folder cannot be written, or if offline without a copy.
     """
+    if not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
+        raise UserError(
+            f'--timeout: expected seconds above 0, at most {_LONGEST_TIMEOUT_S:g}, '
+            f'got {timeout_s:g}'
+        )
     wanted = resolve(source, sha256, md5)
     target = _folder(dest) / wanted.file_name
     tried = addresses(wanted.url, mirrors)
     if _is_good(target, wanted):
         return target
     if target.exists():
-        _logger.warning('%s does not have %s and is not used', target, wanted.digest)
+        digests = ' and '.join(map(str, wanted.digests))
+        _logger.warning('%s does not have %s and is not used', target, digests)
     if offline or os.environ.get(OFFLINE_VARIABLE, '') not in ('', '0'):
         raise UserError(
             f'offline, and there is no good copy of {wanted.file_name} in '
-            f'{target.parent}; put one there from {wanted.url}'
+            f'{target.parent}; put one there from '
+            f'{without_password(wanted.url)}'
         )
     with _alone(target):
         # Another process may have brought it while this one waited.
@@ -94,7 +104,7 @@ def download_all(
         UserError: for a digest beside several sources, and at the end with the text of
             every failure.
     """
-    if len(sources) > 1 and (options.get('sha256') or options.get('md5')):
+    if len(sources) > 1 and {options.get('sha256'), options.get('md5')} != {None}:
         raise UserError('--sha256 and --md5 are for one file; download it alone')
     failures = []
     for source in sources:
@@ -111,7 +121,10 @@ def _folder(dest: str | Path | None) -> Path:
         import torch
 
         return Path(torch.hub.get_dir()) / 'checkpoints'
-    folder = Path(dest).expanduser()
+    try:
+        folder = Path(dest).expanduser()
+    except RuntimeError as error:
+        raise UserError(f'{dest}: there is no such user') from error
     if folder.exists() and not folder.is_dir():
         raise UserError(f'{folder} is a file; name the folder to download into')
     return folder
@@ -122,10 +135,7 @@ def _is_good(path: Path, wanted: Source) -> bool:
         raise UserError(f'{path} is a folder where the file should be; move it away')
     if not path.is_file():
         return False
-    try:
-        return wanted.digest is None or wanted.digest.matches(path)
-    except OSError as error:
-        raise UserError(f'cannot read {path}: {error.strerror}') from error
+    return all(digest.matches(path) for digest in wanted.digests)
 
 
 @contextmanager
@@ -159,7 +169,7 @@ def _download(
     part = Part(target)
     failures: list[str] = []
     refused = False
-    if wanted.digest and part.size() and wanted.digest.matches(part.path):
+    if wanted.digests and part.size() and _is_good(part.path, wanted):
         part.finish()
         return
     for url in tried:
@@ -185,18 +195,19 @@ def _from_one(
     url: str, wanted: Source, part: Part, timeout_s: float, progress: bool
 ) -> None:
     """Fill the partial file from one address and check it."""
-    digest = wanted.digest
     while True:
         began_with = part.size()
         host = transfer(
             url,
             part,
-            has_digest=digest is not None,
+            has_digest=bool(wanted.digests),
             timeout_s=timeout_s,
             progress=progress,
         )
-        if digest is None or digest.matches(part.path):
+        wrong = [digest for digest in wanted.digests if not digest.matches(part.path)]
+        if not wrong:
             return
+        digest = wrong[0]
         found = file_digest(part.path, digest.algorithm)[: len(digest.value)]
         part.discard()
         # What an earlier run left may be what is wrong: ask this host for all of it.

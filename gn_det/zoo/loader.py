@@ -152,11 +152,12 @@ def _download_once(url: str) -> Path:
     """Download in the first process of a distributed run while the others wait.
 
     Each machine has a cache of its own, so the others then ask for the file as well.
-    What goes wrong in the first is raised in all, instead of leaving them waiting.
+    Whatever goes wrong in the first is raised in all, which would wait for it forever.
     """
     from mmengine.dist import broadcast_object_list, get_dist_info
 
     from gn_det.zoo.download import download
+    from gn_det.zoo.web_address import without_password
 
     rank, world_size = get_dist_info()
     if world_size == 1:
@@ -167,6 +168,12 @@ def _download_once(url: str) -> Path:
             download(url)
         except UserError as error:
             failure[0] = str(error)
+        except Exception as error:
+            failure[0] = (
+                f'the first process cannot download {without_password(url)}: {error!r}'
+            )
+            broadcast_object_list(failure)
+            raise
     broadcast_object_list(failure)
     if failure[0] is not None:
         raise UserError(failure[0])

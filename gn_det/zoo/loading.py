@@ -18,6 +18,7 @@ import torch
 
 from gn_det.compat import checkpoint_globals
 from gn_det.errors import UserError
+from gn_det.zoo.system_errors import name_refused_files
 from gn_det.zoo.unpickle import load_pickle
 
 TRUST_VARIABLE = 'GN_DET_TRUST'
@@ -25,6 +26,13 @@ TRUST_VARIABLE = 'GN_DET_TRUST'
 _ZIP = b'PK\x03\x04'
 # torch.save before 1.6 starts with a pickle of protocol 2 of this number.
 _OLD_TORCH = b'\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19'
+# How torch says that an archive is not whole.
+_TORN = re.compile(r'PytorchStreamReader|unexpected EOF|corrupt')
+_REFUSALS = (
+    re.compile(r'GLOBAL (\S+)'),
+    re.compile(r'asks for (attribute \S+ of [^;]+)'),
+    re.compile(r'asks for (an array of [\w ]+)'),
+)
 _PICKLE_PROTOCOLS = tuple(b'\x80' + bytes([n]) for n in range(2, 6))
 
 
@@ -42,6 +50,7 @@ def local_files_are_trusted() -> bool:
     return os.environ.get(TRUST_VARIABLE, '') not in ('', '0')
 
 
+@name_refused_files
 def load_file(
     path: str | Path, *, trust: bool = False, map_location: Any = 'cpu'
 ) -> Any:
@@ -72,10 +81,7 @@ def load_file(
     if _starts_safetensors(start):
         return load_safetensors(path, map_location=map_location)
     if start.startswith(_PICKLE_PROTOCOLS) or path.suffix == '.pkl':
-        if not trust:
-            return load_pickle(path)
-        with open(path, 'rb') as file:
-            return pickle.load(file, encoding='latin1')
+        return _load_trusted_pickle(path) if trust else load_pickle(path)
     raise UserError(f'{path} is not a checkpoint: {_looks_like(start)}')
 
 
@@ -96,9 +102,15 @@ def load_torch(
         return checkpoint_globals.load(file, map_location=map_location)
     # A damaged file can make the unpickler raise anything at all.
     except Exception as error:
-        raise UserError(
-            f'{name or file} is not a checkpoint that torch can read: {_refusal(error)}'
-        ) from error
+        raise _unreadable(name or file, error, 'written by torch.save') from error
+
+
+def _load_trusted_pickle(path: Path) -> Any:
+    try:
+        with open(path, 'rb') as file:
+            return pickle.load(file, encoding='latin1')
+    except Exception as error:
+        raise _unreadable(path, error, 'a pickle') from error
 
 
 def load_safetensors(path: str | Path, *, map_location: Any = 'cpu') -> dict[str, Any]:
@@ -110,12 +122,15 @@ def load_safetensors(path: str | Path, *, map_location: Any = 'cpu') -> dict[str
             header = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             meta = json.loads(header.get('meta', '{}'))
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise UserError(
             f'{path} is not a checkpoint: no whole safetensors file ({error})'
         ) from error
     if map_location not in (None, 'cpu'):
-        state = {name: tensor.to(map_location) for name, tensor in state.items()}
+        try:
+            state = {name: tensor.to(map_location) for name, tensor in state.items()}
+        except (RuntimeError, AssertionError) as error:
+            raise _unreadable(path, error, 'a safetensors file') from error
     return {'state_dict': state, 'meta': meta}
 
 
@@ -126,17 +141,42 @@ def _starts_safetensors(start: bytes) -> bool:
     return struct.unpack('<Q', start[:8])[0] < 100 * 2**20
 
 
-def _refusal(error: Exception) -> str:
-    """Why torch refused, without its advice to load the file with full rights."""
-    asked_for = re.search(r'GLOBAL (\S+)', str(error))
-    if asked_for is None and isinstance(error, pickle.UnpicklingError):
-        asked_for = re.search(r'asks for (attribute \S+ of [^;]+)', str(error))
-    if asked_for:
-        return (
-            f'it asks for {asked_for[1]}, and nothing but weights and plain values is '
-            'loaded; --trust loads a file of your own as it is'
+def _unreadable(name: Any, error: Exception, kind: str) -> UserError:
+    """Why a file of this kind could not be read."""
+    if asked_for := _asked_for(error):
+        return UserError(
+            f'{name} is not a checkpoint that torch can read: it asks for {asked_for}, '
+            'and nothing but weights and plain values is loaded; --trust loads a file '
+            'of your own as it is'
         )
-    return 'it was not written by torch.save, or it is cut short'
+    # With full rights a file brings up what it was written with.
+    if isinstance(error, (ImportError, AttributeError)):
+        return UserError(
+            f'{name} needs something that is not installed here: {_first_line(error)}'
+        )
+    # The device or the memory, of which the file knows nothing.
+    if isinstance(error, (MemoryError, RuntimeError, AssertionError)) and not (
+        isinstance(error, RecursionError) or _TORN.search(str(error))
+    ):
+        return UserError(f'{name} cannot be loaded: {_first_line(error)}')
+    return UserError(
+        f'{name} is not a checkpoint: it was not {kind}, or it is cut short'
+    )
+
+
+def _asked_for(error: Exception) -> str | None:
+    """What a restricted unpickler refused, out of its own and torch's advice."""
+    if isinstance(error, pickle.UnpicklingError):
+        for pattern in _REFUSALS:
+            if found := pattern.search(str(error)):
+                return found[1]
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    """The words of an error, without the advice that follows them."""
+    lines = str(error).strip().splitlines()
+    return lines[0].partition('. ')[0] if lines else type(error).__name__
 
 
 def _looks_like(start: bytes) -> str:

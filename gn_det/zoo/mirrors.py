@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 from gn_det.errors import UserError
+from gn_det.zoo.web_address import split
 
 MIRRORS_VARIABLE = 'GN_DET_MIRRORS'
 
@@ -34,7 +35,7 @@ def addresses(url: str, mirrors: Iterable[str] | None = None) -> list[str]:
         mirrors: `FROM=TO` each, where FROM is the start of addresses that TO replaces.
 
     Raises:
-        UserError: if a mirror is not of that form.
+        UserError: if a mirror is not of that form, or leads to no address.
     """
     named = [*(mirrors or ()), *os.environ.get(MIRRORS_VARIABLE, '').split()]
     found = [
@@ -58,4 +59,5 @@ def _parse(mirror: str) -> tuple[str, str]:
             f'{mirror!r} is no mirror; write it FROM=TO with the start of two '
             'addresses, as https://one.example/zoo/=https://other.example/zoo/'
         )
+    split(target)
     return source, target

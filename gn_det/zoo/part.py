@@ -7,18 +7,28 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
 from gn_det.errors import UserError
+from gn_det.zoo.web_address import without_password
+
+
+@dataclass(frozen=True)
+class Version:
+    """A server's mark of a version of a file (ETag or date), and its whole length."""
+
+    mark: str
+    total: int | None
 
 
 class Part:
     """What has arrived of a file so far, and a note of where it came from.
 
-    The note holds the address and the server's mark of that version of the file (ETag
-    or date), without which a changed file could be joined to the old one's beginning.
+    The note holds the address and the server's mark and length of that version of the
+    file, without which a changed file could be joined to the old one's beginning.
     When the disk refuses, every method that writes raises a UserError and keeps what
     is there.
     """
@@ -32,21 +42,22 @@ class Part:
         """Bytes that have arrived."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
-    def version_from(self, url: str) -> str | None:
-        """The mark the server gave with the bytes that are here, if it was this one."""
+    def version_from(self, url: str) -> Version | None:
+        """What the server said of the bytes that are here, if it was this one."""
         try:
             note = json.loads(self._note.read_text())
-        except (OSError, ValueError):
+            same = note['url'] == without_password(url)
+            return Version(str(note['mark']), note['total']) if same else None
+        except (OSError, ValueError, TypeError, KeyError):
             return None
-        same = isinstance(note, dict) and note.get('url') == url
-        return note.get('version') if same else None
 
-    def start_again(self, url: str, version: str | None) -> None:
+    def start_again(self, url: str, mark: str | None, total: int | None) -> None:
         """Forget what arrived; the next bytes come from here."""
         self.discard()
-        if version:
+        if mark:
+            note = {'url': without_password(url), 'mark': mark, 'total': total}
             with self._writing():
-                self._note.write_text(json.dumps({'url': url, 'version': version}))
+                self._note.write_text(json.dumps(note))
 
     def append(self, blocks: Iterable[bytes]) -> None:
         """Add bytes as they arrive."""
@@ -67,8 +78,9 @@ class Part:
 
     def discard(self) -> None:
         """Remove what arrived."""
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        with self._writing():
+            self.path.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Give the whole file its final name, durably."""

@@ -15,8 +15,12 @@ import torch
 from gn_det.errors import UserError
 from gn_det.zoo.digests import file_digest
 from gn_det.zoo.loading import load_file
+from gn_det.zoo.system_errors import name_refused_files
+from gn_det.zoo.weights import check_values, check_weight, meta_of
 
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
+# A meta has some thousands: classes, colours, settings.
+_MOST_META_VALUES = 10**6
 # What the meta of a run says about the run, its hooks and its machine.
 _RUN_META = (
     'env_info',
@@ -28,6 +32,7 @@ _RUN_META = (
 )
 
 
+@name_refused_files
 def publish(
     source: str | Path,
     prefix: str | Path,
@@ -56,14 +61,19 @@ def publish(
             and plain values, or the file cannot be written; a file of that name with
             other content is never overwritten.
     """
-    state, meta, dropped = _split(load_file(source, trust=trust), source)
-    content = serialize(_detached(state), meta, safetensors)
     suffix = '.safetensors' if safetensors else '.pth'
+    is_folder = os.fspath(prefix).endswith(os.sep)
     prefix = Path(prefix)
-    if prefix.suffix in _SUFFIXES:
+    if prefix.suffix.lower() in _SUFFIXES:
         prefix = prefix.with_suffix('')
-    if prefix.is_dir():
+    if is_folder or prefix.is_dir():
         raise UserError(f'{prefix} is a folder; add the start of a file name to it')
+    loaded = load_file(source, trust=trust)
+    try:
+        state, meta, dropped = _split(loaded)
+        content = serialize(_detached(state), meta, safetensors)
+    except UserError as error:
+        raise UserError(f'{source} {error}') from error
     partial = prefix.with_name(f'{prefix.name}{suffix}.partial-{os.getpid()}')
     try:
         prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -83,49 +93,69 @@ def publish(
     return target, dropped
 
 
-def _split(
-    content: Any, source: str | Path
-) -> tuple[Mapping[str, torch.Tensor], dict, list[str]]:
+def _split(content: Any) -> tuple[Mapping[str, torch.Tensor], dict, list[str]]:
     """Weights, meta, and the names of what is left out."""
     if not isinstance(content, Mapping):
-        raise UserError(f'{source} holds a {type(content).__name__}, not a checkpoint')
+        raise UserError(f'holds a {type(content).__name__}, not a checkpoint')
     wrapped = 'state_dict' in content
     state = content['state_dict'] if wrapped else content
     if not isinstance(state, Mapping) or not state:
-        raise UserError(f'{source} holds no state_dict of tensors')
+        raise UserError('holds no state_dict of tensors')
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise UserError(
-                f'{source} holds no state_dict of tensors: {name} is a '
-                f'{type(value).__name__}'
+                f'holds no state_dict of tensors: {name} is a {type(value).__name__}'
             )
-    given = (content.get('meta') or {}) if wrapped else {}
-    meta = {k: _plain(v, f'meta.{k}') for k, v in given.items() if k not in _RUN_META}
+        if not isinstance(name, str):
+            raise UserError(f'holds no state_dict: the name {name!r} is no text')
+        check_weight(value, name)
+    check_values(state)
+    given = meta_of(content)
+    meta = _plain_meta({k: v for k, v in given.items() if k not in _RUN_META})
     dropped = [k for k in content if k not in ('state_dict', 'meta')] if wrapped else []
     return state, meta, [*dropped, *(f'meta.{k}' for k in given if k in _RUN_META)]
 
 
-def _plain(value: Any, place: str) -> Any:
-    """The same value in types that every loader knows."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        # Subclasses, such as an enum's, would ask for their class.
-        for kind in (bool, int, float, str):
-            if isinstance(value, kind):
-                return kind(value)
-        return None
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {_plain(k, place): _plain(v, f'{place}.{k}') for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        items = [_plain(item, place) for item in value]
-        return items if isinstance(value, list) else tuple(items)
-    raise UserError(
-        f'{place} is a {type(value).__name__}, which is not published; take it out of '
-        'the checkpoint or make it a plain value'
-    )
+def _plain_meta(meta: dict) -> dict:
+    """The same meta in types that every loader knows.
+
+    A value that a file refers to many times is written as many times, so they are
+    counted.
+    """
+    left = _MOST_META_VALUES
+
+    def plain(value: Any, place: str) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise UserError(f'holds more than {_MOST_META_VALUES} values in its meta')
+        if value is None or isinstance(value, (bool, int, float, str)):
+            # Subclasses, such as an enum's, would ask for their class.
+            for kind in (bool, int, float, str):
+                if isinstance(value, kind):
+                    return kind(value)
+            return None
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, (np.ndarray, torch.Tensor)):
+            if isinstance(value, torch.Tensor):
+                check_weight(value, place)
+                check_values({place: value})
+            return value.tolist()
+        if isinstance(value, Mapping):
+            return {plain(k, place): plain(v, f'{place}.{k}') for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            items = [plain(item, place) for item in value]
+            return items if isinstance(value, list) else tuple(items)
+        raise UserError(
+            f'holds more than plain values: {place} is a {type(value).__name__}, which '
+            'is not published; take it out of the checkpoint or make it a plain value'
+        )
+
+    try:
+        return plain(meta, 'meta')
+    except RecursionError as error:
+        raise UserError('holds a meta that is nested too deeply') from error
 
 
 def _detached(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -142,17 +172,35 @@ def _detached(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
 def serialize(
     state: Mapping[str, torch.Tensor], meta: dict, safetensors: bool
 ) -> bytes:
-    """A file of weights and meta; the same content gives the same bytes."""
+    """A file of weights and meta; the same content gives the same bytes.
+
+    Raises:
+        UserError: if the file cannot carry the meta.
+    """
     if safetensors:
         from safetensors.torch import save
 
         # One entry only: the library writes several in an order that changes.
-        return save(dict(state), {'meta': json.dumps(meta, sort_keys=True)})
+        return save(dict(state), {'meta': _as_json(meta)})
     # Not to a path: torch writes its name into the archive, which would put the
     # temporary name under the hash.
     buffer = io.BytesIO()
-    torch.save({'meta': meta, 'state_dict': state}, buffer)
+    try:
+        torch.save({'meta': meta, 'state_dict': state}, buffer)
+    except RecursionError as error:
+        raise UserError('holds a meta that is nested too deeply') from error
     return buffer.getvalue()
+
+
+def _as_json(meta: dict) -> str:
+    try:
+        return json.dumps(meta, sort_keys=True)
+    # Values of other types, keys that cannot be sorted, a list that holds itself.
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            'holds more than plain values in its meta, which safetensors cannot carry '
+            f'({error})'
+        ) from error
 
 
 def _write(path: Path, content: bytes) -> None:

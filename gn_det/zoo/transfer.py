@@ -6,13 +6,13 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import requests
 from tqdm import tqdm
 
 from gn_det.version import __version__
-from gn_det.zoo.part import Part
+from gn_det.zoo.part import Part, Version
+from gn_det.zoo.web_address import host_of
 
 # What has not filled a block is lost when a connection breaks.
 _BLOCK_BYTES = 2**14
@@ -31,11 +31,6 @@ class CertificateRefused(TransferFailed):
 
 class _Broken(TransferFailed):
     """The connection broke; what arrived is kept and the rest can be asked for."""
-
-
-def host_of(url: str) -> str:
-    """The host of an address, with its port where it names one."""
-    return urlsplit(url).netloc.rpartition('@')[2]
 
 
 def transfer(
@@ -89,25 +84,25 @@ def _try(
     progress: bool,
 ) -> str:
     headers = {}
+    known = part.version_from(url)
     if offset := part.size():
-        version = part.version_from(url)
-        if version:
-            headers['If-Range'] = version
-        if version or has_digest:
+        if known:
+            headers['If-Range'] = known.mark
+        if known or has_digest:
             headers['Range'] = f'bytes={offset}-'
-    with session.get(url, headers=headers, stream=True, timeout=timeout_s) as response:
+    with _ask(session, url, headers, timeout_s) as response:
         if headers and response.status_code == 416:
             part.discard()
             raise _Broken(f'has less than the {offset} bytes already here')
         _check(response, url, has_digest)
         if response.status_code == 206:
-            offset, total = _range(response, part, offset)
+            offset, total = _range(response, part, offset, known)
         else:
             offset, total = 0, _length(response, has_digest)
         if total is not None:
             part.check_space(total)
         if not offset:
-            part.start_again(url, _version(response))
+            part.start_again(url, _mark(response), total)
         with tqdm(
             total=total,
             initial=offset,
@@ -121,7 +116,22 @@ def _try(
             if part.size() > total:
                 part.discard()
             raise _Broken(f'sent {part.size()} bytes of {total}')
+        if not part.size() and not has_digest:
+            part.discard()
+            raise TransferFailed('sent an empty file')
         return host_of(response.url)
+
+
+def _ask(
+    session: requests.Session, url: str, headers: dict[str, str], timeout_s: float
+) -> requests.Response:
+    try:
+        return session.get(url, headers=headers, stream=True, timeout=timeout_s)
+    except requests.RequestException:
+        raise
+    # requests expects a redirect to name an address.
+    except ValueError as error:
+        raise TransferFailed('is no usable address, or leads to none') from error
 
 
 def _check(response: requests.Response, url: str, has_digest: bool) -> None:
@@ -130,12 +140,13 @@ def _check(response: requests.Response, url: str, has_digest: bool) -> None:
         raise TransferFailed(
             f'answered {response.status_code} {response.reason or ""}'.rstrip()
         )
-    if response.headers.get('Content-Encoding', 'identity') != 'identity':
+    encoding = response.headers.get('Content-Encoding', 'identity')
+    if encoding.lower() != 'identity':
         raise TransferFailed('sent the file compressed, which was not asked for')
     if has_digest:
         return
     # Without a digest to tell, these would pass for the file.
-    if response.headers.get('Content-Type', '').startswith('text/html'):
+    if response.headers.get('Content-Type', '').lower().startswith('text/html'):
         raise TransferFailed('sent a web page')
     if url.startswith('https:') and response.url.startswith('http:'):
         raise TransferFailed(
@@ -145,15 +156,30 @@ def _check(response: requests.Response, url: str, has_digest: bool) -> None:
 
 
 def _range(
-    response: requests.Response, part: Part, offset: int
+    response: requests.Response, part: Part, offset: int, known: Version | None
 ) -> tuple[int, int | None]:
-    """Where the bytes of a partial answer belong, and the length of the whole."""
+    """Where the bytes of a partial answer belong, and the length of the whole.
+
+    Not every server heeds `If-Range`, so the answer is compared with what is here.
+    """
     given = response.headers.get('Content-Range', '')
     found = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', given)
     if found is None or int(found[1]) != offset:
         part.discard()
         raise _Broken(f'sent other bytes ({given or "unnamed"}) than asked for')
-    return offset, None if found[2] == '*' else int(found[2])
+    total = None if found[2] == '*' else int(found[2])
+    if known is not None and not _goes_on(response, total, known):
+        part.discard()
+        raise _Broken('has another version of the file by now')
+    return offset, total
+
+
+def _goes_on(response: requests.Response, total: int | None, known: Version) -> bool:
+    """Whether a partial answer is of the known version, as far as it says."""
+    mark = 'ETag' if known.mark.startswith('"') else 'Last-Modified'
+    # An answer to `If-Range` need not repeat the date.
+    same_mark = response.headers.get(mark, known.mark) == known.mark
+    return same_mark and (None in (total, known.total) or total == known.total)
 
 
 def _length(response: requests.Response, has_digest: bool) -> int | None:
@@ -165,7 +191,7 @@ def _length(response: requests.Response, has_digest: bool) -> int | None:
     raise TransferFailed('does not say how long the file is, and no digest is known')
 
 
-def _version(response: requests.Response) -> str | None:
+def _mark(response: requests.Response) -> str | None:
     """What `If-Range` may hold later: a strong ETag, else the date."""
     etag = response.headers.get('ETag', '')
     return etag if etag.startswith('"') else response.headers.get('Last-Modified')

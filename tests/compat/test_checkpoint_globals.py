@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
 from pickle import UnpicklingError
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import OneCycleLR
 from mmengine.runner import CheckpointLoader
 
 import gn_det
 from gn_det.compat import checkpoint_globals
-from gn_det.compat.checkpoint_globals import history_buffer_method
+from gn_det.compat.checkpoint_globals import stored_attribute
+
+
+class UserClass:
+    """What a user put on torch's list."""
 
 
 def message_hub() -> MessageHub:
@@ -71,9 +80,136 @@ def test_numpy_arrays_of_either_major_version_load(tmp_path):
     [(HistoryBuffer, '__init__'), (HistoryBuffer, '__globals__'), (gn_det, 'compat')],
 )
 def test_getattr_of_a_checkpoint_reaches_statistics_only(owner, name):
-    assert history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    stand_in = checkpoint_globals._StoredHistoryBuffer
+    assert stored_attribute(stand_in, 'mean') is HistoryBuffer.mean
     with pytest.raises(UnpicklingError, match='only the statistics'):
-        history_buffer_method(owner, name)
+        stored_attribute(stand_in if owner is HistoryBuffer else owner, name)
+
+
+@pytest.mark.parametrize('strategy', ['cos', 'linear'])
+def test_schedule_of_one_cycle_goes_on(tmp_path, strategy):
+    """mmengine pickles its static method as `getattr(OneCycleParamScheduler, …)`."""
+
+    def schedule() -> OneCycleLR:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+        made = OneCycleLR(
+            optimizer, eta_max=1.0, total_steps=9, anneal_strategy=strategy
+        )
+        optimizer.step()
+        return made
+
+    first, second = schedule(), schedule()
+    for _ in range(3):
+        first.step()
+    torch.save(first.state_dict(), tmp_path / 'a.pth')
+    second.load_state_dict(checkpoint_globals.load(tmp_path / 'a.pth'))
+    for one in (first, second):
+        one.step()
+    assert second.get_last_value() == first.get_last_value()
+
+
+def test_statistics_of_a_file_do_not_reach_other_buffers(tmp_path, monkeypatch):
+    """They are a table of the class, which mmengine would fill from the file."""
+    statistics = dict(HistoryBuffer._statistics_methods)
+    monkeypatch.setattr(HistoryBuffer, '_statistics_methods', statistics)
+    buffer = HistoryBuffer([1.0, 9.0], [1, 1], max_length=7)
+    with monkeypatch.context() as patch:
+        patch.setitem(statistics, 'mean', HistoryBuffer.max)
+        torch.save([buffer, buffer], tmp_path / 'a.pth')
+    first, second = checkpoint_globals.load(tmp_path / 'a.pth')
+    assert first is second
+    assert first.max_length == 7
+    for each in (first, HistoryBuffer([1.0, 9.0], [1, 1])):
+        assert each.statistics('mean') == 5.0
+
+
+def wrapped(pickled: bytes) -> io.BytesIO:
+    """torch's archive with a pickle of one's own in it."""
+    given, made = io.BytesIO(), io.BytesIO()
+    torch.save({}, given)
+    with zipfile.ZipFile(given) as source, zipfile.ZipFile(made, 'w') as target:
+        for name in source.namelist():
+            is_pickle = name.endswith('data.pkl')
+            target.writestr(name, pickled if is_pickle else source.read(name))
+    made.seek(0)
+    return made
+
+
+F4 = b'cnumpy\ndtype\n(X\x02\x00\x00\x00f4\x89\x88tR'
+OBJECTS = b'cnumpy\ndtype\n]X\x01\x00\x00\x00aX\x01\x00\x00\x00O\x86a\x85R'
+ONE_CYCLE = b'cmmengine.optim.scheduler.param_scheduler\nOneCycleParamScheduler\n)\x81'
+SCALAR = b'cnumpy.core.multiarray\nscalar\n'
+
+
+@pytest.mark.parametrize(
+    ('state', 'reason'),
+    [
+        ((3, '<', None, ('a',), {'a': 1}, 4, 4, 0), 'structures'),
+        ((3, '<', (1, (2,)), None, None, 4, 4, 0), 'structures'),
+    ],
+    ids=['fields', 'subarray'],
+)
+def test_numbers_that_claim_to_be_structures(state, reason):
+    file = wrapped(b'\x80\x02' + F4 + pickle.dumps(state, 2)[2:-1] + b'b.')
+    with pytest.raises(UnpicklingError, match=f'asks for an array of {reason}'):
+        checkpoint_globals.load(file)
+
+
+@pytest.mark.parametrize(
+    'pickled',
+    [
+        b'cnumpy\nndarray\nK\x64\x85X\x02\x00\x00\x00u8\x86R',
+        SCALAR + OBJECTS + b'cnumpy\nndarray\nK\x00\x85' + OBJECTS + b'\x86R\x86R',
+        SCALAR + F4 + b'Jzzz\x7f\x86R',
+        b'cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81',
+        b'c__builtin__\nbytes\nK\x09\x85R',
+        ONE_CYCLE + b'}X\x08\x00\x00\x00unstoredNsb',
+    ],
+    ids=[
+        'uninitialised',
+        'objects',
+        'scalar of no bytes',
+        'buffer',
+        'many bytes',
+        'method of its own',
+    ],
+)
+def test_what_has_no_content_of_its_own(pickled):
+    with pytest.raises((ValueError, TypeError, UnpicklingError)):
+        checkpoint_globals.load(wrapped(b'\x80\x02' + pickled + b'.'))
+
+
+def test_other_loads_get_no_more_rights(tmp_path):
+    before = set(torch.serialization.get_safe_globals())
+    torch.save(np.arange(3), tmp_path / 'a.pth')
+    checkpoint_globals.load(tmp_path / 'a.pth')
+    assert set(torch.serialization.get_safe_globals()) == before
+    with pytest.raises(UnpicklingError, match='_reconstruct'):
+        torch.load(tmp_path / 'a.pth', weights_only=True)
+
+
+def test_what_the_user_allowed_is_kept_but_not_for_the_names_of_ours(tmp_path):
+    torch.save(dict(array=np.arange(3), own=UserClass()), tmp_path / 'a.pth')
+    with torch.serialization.safe_globals([UserClass, np.ndarray, np.dtype]):
+        loaded = checkpoint_globals.load(tmp_path / 'a.pth')
+        assert np.dtype in torch.serialization.get_safe_globals()
+    assert type(loaded['own']) is UserClass
+    assert type(loaded['array']) is np.ndarray
+
+
+def test_arrays_wherever_they_are(tmp_path):
+    state = OrderedDict(w=torch.ones(1))
+    state._metadata = {'': {'version': np.int64(2), 'range': np.arange(2)}}
+    state['w'].scale = np.float32([3])
+    random = np.random.RandomState(5).get_state()
+    content = dict(state=state, random=random, again=[random], kind=np.dtype('<f4'))
+    torch.save(content, tmp_path / 'a.pth')
+    loaded = checkpoint_globals.load(tmp_path / 'a.pth')
+    assert loaded['state']._metadata['']['range'].tolist() == [0, 1]
+    assert loaded['state']['w'].scale == np.float32([3])
+    assert loaded['again'][0] is loaded['random']
+    assert loaded['kind'] == np.float32
+    np.testing.assert_array_equal(loaded['random'][1], random[1])
 
 
 def test_an_empty_history_buffer_loads(tmp_path):

@@ -148,6 +148,57 @@ def test_a_shared_norm_stays_shared():
     assert model['a'] is model['b'][0]
 
 
+def test_a_norm_of_two_names_in_one_block_keeps_both():
+    block = nn.Module()
+    block.a = block.b = nn.BatchNorm2d(32)
+    block, report = convert_norm(block)
+    assert isinstance(block.a, FusedGroupNorm)
+    assert block.b is block.a
+    assert [change.place for change in report.changed] == ['a', 'b']
+
+
+@pytest.mark.parametrize('norm', ['FusedGN', 'GN'])
+def test_a_batch_norm_without_bias(norm):
+    """As `nn.BatchNorm2d(…, bias=False)` builds it in newer torch."""
+    layer = nn.BatchNorm2d(32)
+    layer.weight.data.uniform_()
+    layer.bias = None
+    model, _ = convert_norm(nn.Sequential(nn.BatchNorm2d(32), layer), norm)
+    assert isinstance(model[0], nn.GroupNorm)
+    assert model[1].bias is None
+    x = torch.randn(2, 32, 3, 3)
+    wanted = nn.functional.group_norm(x, 32, layer.weight)
+    torch.testing.assert_close(model[1](x), wanted)
+
+
+def test_a_layer_that_cannot_be_replaced_leaves_the_others():
+    from mmcv.cnn import ConvModule
+
+    blocks = [ConvModule(3, 32, 3, norm_cfg=dict(type='BN')) for _ in range(2)]
+    blocks[1].gn = nn.ReLU()
+    with pytest.raises(UserError, match='has a gn beside its bn'):
+        convert_norm(nn.Sequential(*blocks))
+    assert all(isinstance(block.bn, nn.BatchNorm2d) for block in blocks)
+
+
+@pytest.mark.parametrize(
+    'kind', [nn.BatchNorm2d, nn.SyncBatchNorm, 'mmdet.BN', 'mmengine.BN', 'BN1d']
+)
+def test_batch_norm_by_any_name_in_a_config(kind):
+    cfg = dict(type='ResNet', depth=18, norm_cfg=dict(type=kind, eps=1e-3))
+    new, report = convert_norm(cfg)
+    assert new['norm_cfg'] == dict(type='FusedGN', num_groups=32, eps=1e-3)
+    assert '<class' not in str(report)
+    cfg['norm_cfg']['type'] = nn.InstanceNorm2d
+    assert convert_norm(cfg)[1].kept[0].norm == 'InstanceNorm2d'
+
+
+def test_imports_of_a_config_may_be_one_name():
+    cfg = Config(dict(custom_imports=dict(imports='mine'), model=dict(type='ResNet')))
+    new, _ = convert_norm(cfg)
+    assert new.custom_imports.imports == ['mine', 'gn_det']
+
+
 def test_frozen_parameters_stay_frozen_and_are_mentioned():
     model = nn.Sequential(nn.BatchNorm2d(32).requires_grad_(False), nn.BatchNorm2d(32))
     model, report = convert_norm(model)
@@ -213,6 +264,18 @@ def test_pretrained_weights_are_mentioned():
     cfg = get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
     _, report = convert_norm(cfg)
     assert any('torchvision://resnet50' in note for note in report.notes)
+    lone = dict(type='ResNet', init_cfg=dict(type='Pretrained', checkpoint='a.pth'))
+    _, report = convert_norm(lone)
+    assert report.notes[0].startswith('init_cfg loads a.pth')
+
+
+def test_frozen_stages_are_mentioned_and_stay():
+    cfg = mmdet_config('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    new, report = convert_norm(cfg)
+    assert new.model.backbone.frozen_stages == 1
+    assert any('backbone.frozen_stages=1 freezes' in note for note in report.notes)
+    cfg.model.backbone.frozen_stages = -1
+    assert not any('frozen_stages' in note for note in convert_norm(cfg)[1].notes)
 
 
 def test_groups_that_do_not_divide_change_nothing():
@@ -230,11 +293,16 @@ def test_groups_that_do_not_divide_change_nothing():
         (dict(norm='LN'), "expected 'FusedGN' or 'GN'"),
         (dict(norm='NoSuchNorm'), "expected 'FusedGN' or 'GN'"),
         (dict(num_groups=0), 'positive'),
+        (dict(num_groups='32'), "positive integer, got '32'"),
+        (dict(num_groups=32.0), r'positive integer, got 32\.0'),
+        (dict(parts='neck'), r"a list of names, such as \['neck'\]"),
+        (dict(model_or_cfg=None), 'None is neither a model nor a config'),
+        (dict(model_or_cfg='x.py'), "'x.py' is neither a model nor a config"),
     ],
 )
 def test_wrong_arguments(arguments, words):
     with pytest.raises(UserError, match=words):
-        convert_norm(nn.BatchNorm2d(32), **arguments)
+        convert_norm(**{'model_or_cfg': nn.BatchNorm2d(32), **arguments})
 
 
 def test_the_report_is_a_table():

@@ -35,6 +35,10 @@ class Answer:
     location: str | None = None
     ranges: bool = True
     etag: str | None = None
+    modified: str | None = None
+    heeds_if_range: bool = True
+    next_version: Answer | None = None
+    """What the path answers after this."""
     content_type: str = 'application/octet-stream'
     content_encoding: str | None = None
     send_length: bool = True
@@ -89,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.state.requests.append(Request(self.path, dict(self.headers)))
         answer = self.state.answers.get(path, Answer(b'no such file', status=404))
+        if answer.next_version is not None:
+            self.state.answers[path] = answer.next_version
         start = self._start(answer)
         if start:
             start += answer.shift
@@ -108,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         mark = self.headers.get('If-Range')
         if not given or not answer.ranges or answer.status != 200:
             return 0
-        if mark is not None and mark != answer.etag:
+        if mark not in (None, answer.etag, answer.modified) and answer.heeds_if_range:
             return 0
         start = int(given.removeprefix('bytes=').removesuffix('-'))
         return start if start < len(answer.content) else None
@@ -124,6 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header('Location', answer.location)
         if answer.etag is not None:
             self.send_header('ETag', answer.etag)
+        if answer.modified is not None:
+            self.send_header('Last-Modified', answer.modified)
         if answer.content_encoding is not None:
             self.send_header('Content-Encoding', answer.content_encoding)
         self.send_header('Content-Type', answer.content_type)

@@ -156,6 +156,20 @@ def test_a_blob_of_another_shape_is_named(meta_blobs):
         detectron.convert(blobs)
 
 
+@pytest.mark.parametrize(
+    ('blob', 'words'),
+    [
+        ('cls_score_w', 'left over'),
+        ('res2_0_branch2a_w', 'no res2_0_branch2a_w'),
+        ('res2_0_branch2b_w', 'no res2_0_branch2a_w'),
+    ],
+)
+def test_a_blob_without_dimensions(meta_blobs, blob, words):
+    blobs = {**meta_blobs, blob: torch.empty((), device='meta')}
+    with pytest.raises(UserError, match=words):
+        detectron.convert(blobs)
+
+
 def test_rows_of_another_number_of_classes_do_not_fit(meta_blobs):
     blobs = {**meta_blobs, 'bbox_pred_w': torch.empty(320, 1024, device='meta')}
     with pytest.raises(UserError, match=r'bbox_pred_w \(320, 1024\)'):

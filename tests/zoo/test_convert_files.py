@@ -11,7 +11,8 @@ import torchvision
 from safetensors.torch import load_file as load_tensors
 
 from gn_det.errors import UserError
-from gn_det.zoo.convert import convert_file
+from gn_det.zoo.convert import convert_file, run
+from gn_det.zoo.convert.conversion import Conversion
 from gn_det.zoo.convert.layout import Detector, ResNet
 from gn_det.zoo.convert.writing import write_checkpoint
 from gn_det.zoo.loading import load_file
@@ -64,6 +65,7 @@ def test_a_backbone_is_named_to_the_config(tmp_path):
     assert (CONFIGS.parent / report.config).is_file()
     assert report.options == {'model.backbone.init_cfg.checkpoint': str(target)}
     assert f"--cfg-options model.backbone.init_cfg.checkpoint='{target}'" in str(report)
+    assert 'frozen_stages' not in str(report)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,44 @@ def test_what_does_not_fit(source, tmp_path, arguments, words):
     with pytest.raises(UserError, match=words):
         convert_file(source, tmp_path / 'out.pth', **chosen)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        ({'state_dict': {'w': torch.ones(1)}, 'meta': [1]}, 'holds a list as its meta'),
+        ({'w': torch.ones(1, device='meta')}, 'holds no values for w'),
+        ({'w': torch.eye(2).to_sparse()}, 'holds a sparse tensor under w'),
+        ({'w': torch.zeros(1).expand(10**13)}, 'holds a tensor of 37253 GiB under w'),
+    ],
+)
+@pytest.mark.filterwarnings('ignore:Validating sparse')
+def test_what_is_no_checkpoint_of_weights(tmp_path, content, words):
+    torch.save(content, tmp_path / 'run.pth')
+    with pytest.raises(UserError, match=rf'run\.pth {words}'):
+        convert_file(tmp_path / 'run.pth', tmp_path / 'out.pth', 'mmdet')
+    assert os.listdir(tmp_path) == ['run.pth']
+
+
+def test_a_link_leads_to_the_file_that_is_written(tmp_path):
+    for name in ('here', 'there'):
+        (tmp_path / name).mkdir()
+    torch.save({'w': torch.ones(3)}, tmp_path / 'run.pth')
+    link, real = tmp_path / 'here' / 'out.pth', tmp_path / 'there' / 'out.pth'
+    link.symlink_to(real)
+    for _ in range(2):
+        convert_file(tmp_path / 'run.pth', link, 'mmdet')
+        assert link.is_symlink()
+        assert load_file(real)['state_dict'].keys() == {'w'}
+    assert os.listdir(tmp_path / 'here') == ['out.pth']
+
+
+@pytest.mark.parametrize('name', ['a,b.pth', 'a b.pth', "a'b.pth", '[a].pth'])
+def test_a_name_that_an_option_cannot_spell_is_not_printed_as_one(tmp_path, name):
+    result = Conversion({}, ResNet((3, 4, 6, 3)), config='configs/gn/x.py')
+    run._add_backbone_advice(result, tmp_path / name)
+    assert not result.options
+    assert 'cannot spell the name' in result.notes[0]
 
 
 def test_meta_that_safetensors_cannot_carry(tmp_path):

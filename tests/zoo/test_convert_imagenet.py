@@ -96,6 +96,8 @@ def test_batch_norm_becomes_a_start_for_group_norm(tmp_path):
     )
     assert report.skipped['running statistics of Batch Norm'] == 2 * 53
     assert any('has to be trained' in note for note in report.notes)
+    assert report.options['model.backbone.frozen_stages'] == -1
+    assert "model.backbone.frozen_stages='-1'" in str(report)
     state = load_file(tmp_path / 'gn.pth')['state_dict']
     model = ResNet(50, norm_cfg=GN)
     model.load_state_dict(state, strict=True)

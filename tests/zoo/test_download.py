@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import ssl
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,8 @@ from gn_det.zoo.download import download, download_all
 from gn_det.zoo.index import Weights
 from gn_det.zoo.mirrors import addresses
 from gn_det.zoo.sources import resolve
-from tests.zoo.server import hashed_name, make_certificate, serve
+from tests.running import REPOSITORY
+from tests.zoo.server import Answer, hashed_name, make_certificate, serve
 
 CONTENT = os.urandom(300_000)
 NAME = hashed_name(CONTENT)
@@ -151,7 +153,18 @@ class TestDigest:
         named = server.add(f'/model_final_{digest[:6]}.pkl', OTHER)
         assert f'not {digest[:6]}' in refusal(named, cache)
 
-    @pytest.mark.parametrize('value', ['abc', 'xyzxyzxy', '0' * 65, """ """])
+    def test_every_one_known_is_checked(self, server, cache):
+        url = server.add('/model_final.pkl', CONTENT)
+        sha256 = hashlib.sha256(CONTENT).hexdigest()
+        md5 = hashlib.md5(CONTENT).hexdigest()
+        assert 'sent a wrong file (md5' in refusal(
+            url, cache, sha256=sha256, md5='0' * 32
+        )
+        named = server.add('/model-00112233.pth', CONTENT)
+        assert 'not 00112233' in refusal(named, cache, md5=md5[:6])
+        assert get(url, cache, sha256=sha256, md5=md5)
+
+    @pytest.mark.parametrize('value', ['', 'abc', 'xyzxyzxy', '0' * 65, """ """])
     def test_what_is_none(self, server, cache, value):
         url = server.add(f'/{NAME}', CONTENT)
         assert 'is no sha256' in refusal(url, cache, sha256=value)
@@ -223,6 +236,7 @@ class TestHosts:
         ('faults', 'reason'),
         [
             (dict(content_type='text/html; charset=utf-8'), 'sent a web page'),
+            (dict(content_type='Text/HTML'), 'sent a web page'),
             (dict(content_encoding='gzip'), 'compressed'),
             (dict(send_length=False), 'how long the file is'),
         ],
@@ -230,6 +244,37 @@ class TestHosts:
     def test_what_cannot_be_told_without_a_digest(self, server, cache, faults, reason):
         assert reason in refusal(server.add('/a.pth', CONTENT, **faults), cache)
         assert left_in(cache) == []
+
+    @pytest.mark.parametrize('ranges', [True, False])
+    def test_nothing_is_no_file_without_a_digest(self, server, cache, ranges):
+        url = server.add('/a.pth', b'', ranges=ranges)
+        assert 'sent an empty file' in refusal(url, cache)
+        assert left_in(cache) == []
+
+    def test_identity_in_capitals_is_not_compressed(self, server, cache):
+        assert get(server.add('/a.pth', CONTENT, content_encoding='Identity'), cache)
+
+    def test_redirect_to_what_is_no_address(self, server, cache):
+        url = server.add(f'/{NAME}', status=302, location='http://[bad/x')
+        assert 'or leads to none' in refusal(url, cache)
+
+    @pytest.mark.parametrize('timeout_s', [0, -1, float('nan'), float('inf'), 1e300])
+    def test_silence_of_no_length(self, cache, timeout_s):
+        text = refusal(f'http://127.0.0.1:9/{NAME}', cache, timeout_s=timeout_s)
+        assert text.startswith('--timeout: expected seconds')
+
+    def test_password_is_neither_shown_nor_stored(self, server, cache):
+        server.add('/a.pth', CONTENT, drops=-1, drop_after=BLOCK, etag='"1"', ranges=0)
+        url = f'http://user:geheim@{server.host}/a.pth'
+        texts = [
+            refusal(url, cache, offline=True),
+            refusal(url, cache),
+            refusal('http://user:geheim@[::1/a.pth', cache),
+            refusal(f'http://user:geheim@{server.host}/folder/', cache),
+        ]
+        stored = [path.read_text() for path in cache.glob('*.json')]
+        assert stored
+        assert not [text for text in texts + stored if 'geheim' in text]
 
     def test_stall_before_an_answer(self, server, cache):
         url = server.add(f'/{NAME}', CONTENT, stalls=9, drop_after=0, send_length=True)
@@ -257,6 +302,8 @@ class TestHosts:
     def test_what_is_no_mirror(self, mirror):
         with pytest.raises(UserError, match='is no mirror'):
             addresses('https://a/x.pth', [mirror])
+        with pytest.raises(UserError, match='is no address'):
+            addresses('https://a/x.pth', ['https://a/=https://[b/'])
 
 
 class TestCertificates:
@@ -371,7 +418,7 @@ class TestResume:
         url = server.add('/a.pth', CONTENT, drops=1, drop_after=BLOCK, etag='"v1"')
         server.answers['/a.pth'].excess = 5
         assert get(url, cache).read_bytes() == CONTENT
-        assert server.count('/a.pth') == 4
+        assert server.count('/a.pth') == 3
 
     def test_without_a_digest_the_same_version_is_gone_on_with(self, server, cache):
         url = server.add('/a.pth', CONTENT, drops=1, drop_after=BLOCK, etag='"v1"')
@@ -387,6 +434,26 @@ class TestResume:
         refusal(url, cache)
         server.add('/a.pth', OTHER, etag='"v2"')
         assert get(url, cache).read_bytes() == OTHER
+
+    @pytest.mark.parametrize(
+        ('first', 'second'),
+        [
+            (dict(etag='"1"'), dict(etag='"2"')),
+            (dict(modified='Mon'), dict(modified='Tue')),
+            (dict(etag='"1"'), dict(etag='"1"', excess=5)),
+        ],
+        ids=['etag', 'date', 'length'],
+    )
+    def test_versions_are_not_joined_by_a_server_that_ignores_if_range(
+        self, server, cache, first, second
+    ):
+        new = Answer(OTHER, heeds_if_range=False, **second)
+        url = server.add(
+            '/a.pth', CONTENT, drops=1, drop_after=BLOCK, next_version=new, **first
+        )
+        assert get(url, cache).read_bytes() == OTHER
+        assert 'Range' in server.requests[1].headers
+        assert 'Range' not in server.requests[2].headers
 
     def test_without_a_digest_nothing_of_another_host_is_joined(
         self, server, other, cache
@@ -513,6 +580,24 @@ class TestDisk:
         (cache / NAME).mkdir(parents=True)
         assert 'is a folder' in refusal(server.add(f'/{NAME}', CONTENT), cache)
 
+    def test_folder_where_the_partial_file_should_be(self, server, cache):
+        (cache / f'{NAME}.part').mkdir(parents=True)
+        text = refusal(server.add(f'/{NAME}', CONTENT), cache)
+        assert f'{NAME}.part' in text
+
+    def test_home_of_nobody(self, server):
+        url = server.add(f'/{NAME}', CONTENT)
+        assert 'no such user' in refusal(url, '~no-such-user/x')
+
+    def test_what_the_system_refuses_names_the_file(self, cache, monkeypatch):
+        # Root may go everywhere, so the system is played.
+        def refuse(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+        monkeypatch.setattr(Path, 'is_dir', refuse)
+        text = refusal(f'http://127.0.0.1:9/{NAME}', cache)
+        assert text == f'cannot use {cache / NAME}: Permission denied'
+
     def test_folder_that_cannot_be_made(self, server):
         url = server.add(f'/{NAME}', CONTENT)
         assert 'cannot write in /proc/none' in refusal(url, '/proc/none')
@@ -531,7 +616,7 @@ class TestNames:
     def test_of_the_zoo(self):
         found = resolve('mask-rcnn_r50_fpn_gn-all_2x_coco')
         assert found.url.endswith('_20200206-8eee02a6.pth')
-        assert found.digest == Digest('sha256', '8eee02a6')
+        assert found.digests == (Digest('sha256', '8eee02a6'),)
         assert found.file_name == found.url.rpartition('/')[2]
 
     def test_of_the_zoo_whose_files_are_all_called_the_same(self, monkeypatch):
@@ -540,7 +625,7 @@ class TestNames:
         monkeypatch.setattr(index, 'find', lambda name: model)
         found = resolve('mask-rcnn_detectron', md5='00112233')
         assert found.file_name == 'mask-rcnn_detectron.pkl'
-        assert found.digest == Digest('md5', '00112233')
+        assert found.digests == (Digest('md5', '00112233'),)
 
     def test_of_mmengine(self):
         found = resolve('open-mmlab://detectron/resnet50_gn')
@@ -556,12 +641,24 @@ class TestNames:
             ('ftp://a/b.pth', 'only http://'),
             ('https://a.example/folder/', 'does not end in the name of a file'),
             ('http:///x.pth', 'does not end in the name of a file'),
+            ('http://[::1/a.pth', 'is no address'),
+            ('http://127.0.0.1:port/a.pth', 'is no address'),
+            (f'http://127.0.0.1:9/{"a" * 250}.pth', 'longer than the 240 bytes'),
+            ('http://127.0.0.1:9/a%00b.pth', r"'a\x00b.pth' is no name for a file"),
+            ('http://127.0.0.1:9/a%0ab.pth', r"'a\nb.pth' is no name for a file"),
             (__file__, 'is a file of this machine'),
         ],
     )
     def test_that_lead_nowhere(self, source, text, cache):
         assert text in refusal(source, cache)
         assert left_in(cache) == []
+
+
+def test_config_of_the_zoo_is_a_name_where_it_is_a_file_too(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    config = 'configs/gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py'
+    assert Path(config).is_file()
+    assert resolve(config) == resolve('mask-rcnn_r50_fpn_gn-all_2x_coco')
 
 
 def test_python_verifies_certificates_by_default():

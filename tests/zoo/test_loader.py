@@ -262,8 +262,8 @@ def _rank(rank, meeting, url, hub_folder, result):
     )
     try:
         result[rank] = sorted(loader.load_from_http(url, 'cpu'))
-    except UserError as error:
-        result[rank] = str(error)
+    except (UserError, ZeroDivisionError) as error:
+        result[rank] = f'{type(error).__name__}: {error}'
 
 
 def in_two_ranks(tmp_path, url):
@@ -297,3 +297,18 @@ def test_failure_of_the_first_rank_reaches_the_others(server, tmp_path):
     assert 'answered 404' in result[0]
     assert result[1] == result[0]
     assert len(server.requests) == 1
+
+
+def test_defect_in_the_first_rank_does_not_leave_the_others_waiting(
+    tmp_path, monkeypatch
+):
+    def fail(*_, **__):
+        raise ZeroDivisionError('a defect')
+
+    monkeypatch.setattr('gn_det.zoo.download.download', fail)
+    result = in_two_ranks(tmp_path, 'http://user:geheim@127.0.0.1:9/a.pth')
+    assert result[0] == 'ZeroDivisionError: a defect'
+    assert result[1] == (
+        'UserError: the first process cannot download http://127.0.0.1:9/a.pth: '
+        "ZeroDivisionError('a defect')"
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
+import types
 from collections import OrderedDict
 
 import numpy as np
@@ -205,6 +207,35 @@ class TestPickle:
         with pytest.raises(UserError, match=r'checkpoint not found: .*no\.pkl'):
             load_pickle(tmp_path / 'no.pkl')
 
+    def test_what_is_referred_to_often_is_read_once(self, tmp_path):
+        """Each list holds the one before it twice: 2**40 paths to the array."""
+        shared = [np.arange(2)]
+        for _ in range(40):
+            shared = [shared, shared]
+        path = tmp_path / 'model.pkl'
+        path.write_bytes(pickle.dumps({'model': shared, 'pair': (shared, 1)}))
+        found = load_pickle(path)
+        assert found['pair'][0] is found['model']
+        for _ in range(41):
+            found = found['model'] if isinstance(found, dict) else found[1]
+        assert_same({'a': found[0]}, {'a': np.arange(2)})
+
+    def test_what_refers_to_itself(self, tmp_path):
+        loop = {'model': [np.arange(2)]}
+        loop['model'].append((loop, np.arange(3)))
+        path = tmp_path / 'model.pkl'
+        path.write_bytes(pickle.dumps(loop))
+        found = load_pickle(path)
+        assert found['model'][1][0] is found
+        assert found['model'][1][1].tolist() == [0, 1, 2]
+
+    @pytest.mark.parametrize('content', [b'', b'\x80\x04junk', b'hello'])
+    def test_damaged_file_of_ones_own(self, tmp_path, content):
+        path = tmp_path / 'own.pkl'
+        path.write_bytes(content)
+        with pytest.raises(UserError, match='it was not a pickle, or it is cut short'):
+            load_file(path, trust=True)
+
     def test_full_rights_for_a_file_of_ones_own(self, tmp_path):
         path = tmp_path / 'own.pkl'
         path.write_bytes(pickle.dumps({'a': Evil(tmp_path / 'made')}))
@@ -245,6 +276,22 @@ class TestTorch:
         with pytest.raises(UserError, match='or it is cut short'):
             load_file(path)
 
+    def test_class_of_a_module_that_is_gone_is_named(self, save, monkeypatch):
+        module = types.ModuleType('old_project')
+        module.Thing = type('Thing', (), {'__module__': 'old_project'})
+        monkeypatch.setitem(sys.modules, 'old_project', module)
+        path = save({'state_dict': {}, 'meta': module.Thing()})
+        monkeypatch.delitem(sys.modules, 'old_project')
+        with pytest.raises(UserError, match=r"not installed here: .*'old_project'"):
+            load_file(path, trust=True)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason='needs no CUDA device')
+    def test_device_that_is_not_there(self, save):
+        path = save({'state_dict': {'w': torch.ones(1)}})
+        with pytest.raises(UserError, match=r'cannot be loaded: .*CUDA') as error:
+            load_file(path, map_location='cuda')
+        assert '\n' not in str(error.value)
+
 
 class TestSafetensors:
     def test_weights_and_meta(self, tmp_path):
@@ -260,6 +307,12 @@ class TestSafetensors:
     def test_of_others_has_no_meta(self, tmp_path):
         save_file({'w': torch.ones(1)}, tmp_path / 'a.safetensors')
         assert load_file(tmp_path / 'a.safetensors')['meta'] == {}
+
+    def test_meta_nested_too_deeply(self, tmp_path):
+        path = tmp_path / 'a.safetensors'
+        save_file({'w': torch.ones(1)}, path, {'meta': '[' * 100_000})
+        with pytest.raises(UserError, match='no whole safetensors file'):
+            load_file(path)
 
     def test_cut_short(self, tmp_path):
         path = tmp_path / 'a.safetensors'

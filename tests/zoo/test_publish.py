@@ -7,6 +7,7 @@ import hashlib
 import os
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_average_of_an_ema_hook_is_what_is_published(tmp_path):
     assert 'ema_state_dict' in dropped
 
 
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize('suffix', ['.pth', '.PTH', '.safetensors'])
 def test_suffix_of_the_prefix_is_dropped(source, tmp_path, suffix):
     path, _ = publish(source, tmp_path / f'r50-2.5x{suffix}')
     assert path.name.startswith('r50-2.5x-')
@@ -192,13 +193,71 @@ class Evil:
             },
             'meta.a is a HistoryBuffer',
         ),
+        ({'state_dict': {'w': torch.ones(1)}, 'meta': [1]}, 'holds a list as its meta'),
+        ({'state_dict': {1: torch.ones(1)}}, 'the name 1 is no text'),
+        ({'w': torch.ones(1, device='meta')}, 'holds no values for w'),
+        ({'w': torch.eye(2).to_sparse()}, 'holds a sparse tensor under w'),
+        ({'w': torch.zeros(1).expand(10**13)}, 'holds a tensor of 37253 GiB under w'),
     ],
 )
+@pytest.mark.filterwarnings('ignore:Validating sparse')
 def test_what_is_not_published(tmp_path, content, text):
     torch.save(content, tmp_path / 'a.pth')
     with pytest.raises(UserError, match=text):
         publish(tmp_path / 'a.pth', tmp_path / 'gn')
     assert os.listdir(tmp_path) == ['a.pth']
+
+
+def nested(depth):
+    """Lists of which each holds the one before it twice."""
+    value = []
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+def test_meta_that_would_never_end(tmp_path, monkeypatch):
+    monkeypatch.setattr('gn_det.zoo.publish._MOST_META_VALUES', 1000)
+    loop = []
+    loop.append(loop)
+    for value, text in (
+        (nested(40), 'holds more than 1000 values in its meta'),
+        (loop, 'nested too deeply'),
+    ):
+        content = {'state_dict': {'w': torch.ones(1)}, 'meta': {'x': value}}
+        torch.save(content, tmp_path / 'a.pth')
+        with pytest.raises(UserError, match=text):
+            publish(tmp_path / 'a.pth', tmp_path / 'gn')
+
+
+@pytest.mark.parametrize('meta', [{1: 2, 'a': 3}, {(1, 2): 3}])
+def test_meta_that_safetensors_cannot_carry(tmp_path, meta):
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'meta': meta}, tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='which safetensors cannot carry'):
+        publish(tmp_path / 'a.pth', tmp_path / 'gn', safetensors=True)
+    path, _ = publish(tmp_path / 'a.pth', tmp_path / 'gn')
+    assert load_file(path)['meta'] == meta
+
+
+def test_prefix_that_is_a_folder(source, tmp_path):
+    for prefix in (tmp_path, f'{tmp_path}/new/'):
+        with pytest.raises(UserError, match='is a folder'):
+            publish(source, prefix)
+    assert os.listdir(tmp_path) == [source.name]
+
+
+def test_what_the_system_refuses_names_the_file(source, tmp_path, monkeypatch):
+    # Root may go everywhere, so the system is played.
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'is_file', refuse)
+        with pytest.raises(UserError, match=f'cannot use {source}: Permission denied'):
+            publish(source, tmp_path / 'gn')
+    monkeypatch.setattr(Path, 'is_dir', refuse)
+    with pytest.raises(UserError, match=f'cannot use {tmp_path}/gn: Permission denied'):
+        publish(source, tmp_path / 'gn')
 
 
 def test_code_in_the_source_does_not_run(tmp_path):

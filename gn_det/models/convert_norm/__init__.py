@@ -53,11 +53,18 @@ def convert_norm(
         The model or the new config, and what was changed and what not.
 
     Raises:
-        UserError: for an unknown `norm` or part, or if G does not divide the channels
-            of a norm; nothing has been changed then.
+        UserError: for an unknown `norm` or part, what is neither model nor config, or
+            if G does not divide the channels of a norm; nothing has been changed then.
     """
     if indivisible not in ('error', 'nearest'):
         raise ValueError(f"indivisible: expected 'error' or 'nearest': {indivisible!r}")
+    if not isinstance(model_or_cfg, (nn.Module, Config, dict)):
+        raise UserError(
+            f'{model_or_cfg!r} is neither a model nor a config; load a config with '
+            'mmengine.Config.fromfile'
+        )
+    if isinstance(parts, str):
+        raise UserError(f'parts: expected a list of names, such as [{parts!r}]')
     _check_norm(norm, num_groups)
     report = NormReport()
     if isinstance(model_or_cfg, nn.Module):
@@ -74,8 +81,8 @@ def convert_norm(
 
 
 def _check_norm(norm: str, num_groups: int) -> None:
-    if num_groups < 1:
-        raise UserError(f'num_groups must be a positive number, got {num_groups}')
+    if type(num_groups) is not int or num_groups < 1:
+        raise UserError(f'num_groups must be a positive integer, got {num_groups!r}')
     try:
         _, layer = build_norm_layer(dict(type=norm, num_groups=1), 1)
     except (KeyError, TypeError):

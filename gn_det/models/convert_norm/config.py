@@ -8,10 +8,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from gn_det.models.convert_norm.kinds import names_batch_norm, shown
 from gn_det.models.convert_norm.parts import check_parts, matches
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
 
-_BN_TYPES = ('BN', 'BN1d', 'BN2d', 'BN3d', 'SyncBN', 'MMSyncBN', 'NaiveSyncBN')
 # Entries of a model's config that hold no modules.
 _NO_MODULES = ('init_cfg', 'train_cfg', 'test_cfg', 'data_preprocessor')
 
@@ -34,20 +34,17 @@ def convert_cfg(
         place = f'{path}.{key}' if path else key
         if not isinstance(value, Mapping):
             continue
-        if value.get('type') not in _BN_TYPES:
-            kept = KeptNorm(place, str(value.get('type')), 'not a Batch Norm')
-            report.kept.append(kept)
+        before = shown(value.get('type'))
+        if not names_batch_norm(value.get('type')):
+            report.kept.append(KeptNorm(place, before, 'not a Batch Norm'))
         elif not matches(place.split('.')[0], parts):
-            kept = KeptNorm(place, value['type'], 'of a part not chosen')
-            report.kept.append(kept)
+            report.kept.append(KeptNorm(place, before, 'of a part not chosen'))
         else:
             implicit = '' if key in module else ' (default)'
             same = {k: value[k] for k in ('requires_grad', 'eps') if k in value}
             module[key] = dict(type=norm, num_groups=num_groups, **same)
             report.changed.append(
-                NormChange(
-                    place, f'{value["type"]}{implicit}', f'{norm}({num_groups} groups)'
-                )
+                NormChange(place, f'{before}{implicit}', f'{norm}({num_groups} groups)')
             )
             if value.get('requires_grad') is False:
                 report.notes.append(
@@ -55,11 +52,22 @@ def convert_cfg(
                     'trained'
                 )
     changed = {change.place.rpartition('.')[0] for change in report.changed}
-    for path, init in _pretrained(model, ''):
-        if any(place == path or place.startswith(f'{path}.') for place in changed):
+    for path, module in _modules(model, ''):
+        if not any(place == path or place.startswith(f'{path}.') for place in changed):
+            continue
+        prefix = f'{path}.' if path else ''
+        init = module.get('init_cfg')
+        if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
             report.notes.append(
-                f'{path}.init_cfg loads {init}: if that has Batch Norm, convert it '
-                'with tools/convert.py --norm gn and name the result there'
+                f'{prefix}init_cfg loads {init.get("checkpoint")}: if that has Batch '
+                'Norm, convert it with tools/convert.py --norm gn and name the result '
+                'there'
+            )
+        frozen = module.get('frozen_stages', -1)
+        if isinstance(frozen, int) and frozen >= 0:
+            report.notes.append(
+                f'{prefix}frozen_stages={frozen} freezes Group Norms too; set it to -1 '
+                'unless the weights come from a model with Group Norm'
             )
 
 
@@ -104,20 +112,20 @@ def _default_norm_cfgs(kind: str | type) -> dict[str, Mapping]:
     return {key: value for key, value in defaults.items() if isinstance(value, Mapping)}
 
 
-def _pretrained(node: Any, path: str) -> Iterator[tuple[str, str]]:
+def _modules(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    """Path and config of each module."""
     if isinstance(node, Mapping):
-        init = node.get('init_cfg')
-        if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
-            yield path, init.get('checkpoint')
+        yield path, node
         for key, value in node.items():
             if key not in _NO_MODULES:
-                yield from _pretrained(value, f'{path}.{key}' if path else key)
+                yield from _modules(value, f'{path}.{key}' if path else key)
 
 
 def import_plugin(cfg: Config | dict) -> None:
     """Let a whole config import the package that registers the norm."""
     imports = dict(cfg.get('custom_imports') or {})
-    names = list(imports.get('imports', []))
+    given = imports.get('imports') or []
+    names = [given] if isinstance(given, str) else list(given)
     if not any(name.split('.')[0] == 'gn_det' for name in names):
         imports['imports'] = [*names, 'gn_det']
         imports.setdefault('allow_failed_imports', False)

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from gn_det.errors import UserError
+from gn_det.models.convert_norm.kinds import is_batch_norm
 from gn_det.models.convert_norm.parts import check_parts, matches
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
 from gn_det.zoo.convert.norm import group_norm_name
@@ -29,17 +30,20 @@ def convert_model(
     """Convert a model in place; see `convert_norm`. A lone norm comes back new."""
     check_parts(parts, [name for name, _ in model.named_children()])
     found = list(_norms(model, parts, report))
-    # Checked before the first one is replaced.
+    # All that can fail comes before the first one is replaced.
     groups = {
         id(layer): _groups(layer, place, num_groups, indivisible)
         for place, _, _, layer in found
     }
+    names = [_new_name(parent, name) for _, parent, name, _ in found]
     replaced: dict[int, nn.Module] = {}
-    for place, parent, name, layer in found:
+    for _, _, _, layer in found:
         if id(layer) not in replaced:
             replaced[id(layer)] = _group_norm(layer, norm, groups[id(layer)])
+    for (place, parent, name, layer), new_name in zip(found, names, strict=True):
         new = replaced[id(layer)]
-        new_name = _put(parent, name, new) if parent is not None else name
+        if parent is not None:
+            _put(parent, name, new_name, new)
         report.changed.append(
             NormChange(
                 place,
@@ -72,7 +76,8 @@ def _norms(
     if _is_batch_norm(model):
         yield '', None, '', model
     for path, parent in list(model.named_modules()):
-        for name, layer in list(parent.named_children()):
+        # Unlike named_children, with a norm's second name too.
+        for name, layer in parent._modules.items():
             place = f'{path}.{name}' if path else name
             selected = matches(place.split('.')[0], parts)
             if _is_batch_norm(layer) and selected and _channels(layer):
@@ -86,12 +91,12 @@ def _norms(
                 )
 
 
-def _is_batch_norm(layer: nn.Module) -> bool:
-    # torchvision, detectron2 and others each have a FrozenBatchNorm2d of their own.
-    return isinstance(layer, _BatchNorm) or type(layer).__name__ == 'FrozenBatchNorm2d'
+def _is_batch_norm(layer: nn.Module | None) -> bool:
+    return is_batch_norm(type(layer))
 
 
 def _channels(layer: nn.Module) -> int:
+    # torchvision's and detectron2's FrozenBatchNorm2d are no _BatchNorm.
     if isinstance(layer, _BatchNorm):
         return layer.num_features
     return layer.weight.numel()
@@ -120,10 +125,14 @@ def _group_norm(layer: nn.Module, norm: str, num_groups: int) -> nn.GroupNorm:
     if weight is None:
         cfg['affine'] = False
     _, new = build_norm_layer(cfg, _channels(layer))
+    if bias is None:
+        new.bias = None
     if weight is not None:
         new.to(device=weight.device, dtype=weight.dtype)
         with torch.no_grad():
             for parameter, value in ((new.weight, weight), (new.bias, bias)):
+                if value is None:
+                    continue
                 if value.device.type != 'meta':
                     parameter.copy_(value)
                 # Buffers of a FrozenBatchNorm2d become parameters like any other.
@@ -132,17 +141,28 @@ def _group_norm(layer: nn.Module, norm: str, num_groups: int) -> nn.GroupNorm:
     return new.train(layer.training)
 
 
-def _put(parent: nn.Module, name: str, new: nn.Module) -> str:
-    """Put a norm in its place, under a new name where the parent records the name."""
-    # mmcv's ConvModule keeps `norm_name`, mmdet's blocks `norm1_name` and so on.
-    records = [
+def _name_records(parent: nn.Module | None, name: str) -> list[str]:
+    """The attributes of a block that hold the name of its norm.
+
+    mmcv's ConvModule keeps `norm_name`, mmdet's blocks `norm1_name` and so on.
+    """
+    return [
         key
-        for key, value in vars(parent).items()
+        for key, value in ({} if parent is None else vars(parent)).items()
         if value == name and 'norm' in key and key.endswith('_name')
     ]
-    new_name = group_norm_name(name) if records else name
+
+
+def _new_name(parent: nn.Module | None, name: str) -> str:
+    """The name of the new norm: another one where the parent records the name."""
+    new_name = group_norm_name(name) if _name_records(parent, name) else name
     if new_name != name and hasattr(parent, new_name):
         raise UserError(f'{type(parent).__name__} has a {new_name} beside its {name}')
+    return new_name
+
+
+def _put(parent: nn.Module, name: str, new_name: str, new: nn.Module) -> None:
+    """Put a norm in its place."""
     # The order of modules is the order of the state dict.
     modules = [
         (new_name, new) if key == name else (key, module)
@@ -150,9 +170,8 @@ def _put(parent: nn.Module, name: str, new: nn.Module) -> str:
     ]
     parent._modules.clear()
     parent._modules.update(modules)
-    for key in records:
+    for key in _name_records(parent, name):
         setattr(parent, key, new_name)
     # ConvModule's short cut through the statistics of a Batch Norm in eval mode.
     if getattr(parent, 'efficient_conv_bn_eval_forward', None) is not None:
         parent.efficient_conv_bn_eval_forward = None
-    return new_name

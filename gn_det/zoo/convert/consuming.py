@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gn_det.errors import UserError
 from gn_det.zoo.convert.layout import Shapes
+from gn_det.zoo.weights import check_weight
 
 Rename = Callable[[str], str]
 
@@ -83,9 +84,10 @@ def as_tensor(value: Any, name: str) -> Tensor:
     """A tensor of its own memory.
 
     Raises:
-        UserError: if the value is no array of numbers.
+        UserError: if the value is no array of numbers, or one that cannot be copied.
     """
     if isinstance(value, Tensor):
+        check_weight(value, name)
         return value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
         # Of the machine's byte order, which torch wants.

@@ -163,7 +163,9 @@ def recognise_resnet(
             count += 1
         blocks.append(count)
     first, second = (shape_of(f'layer1.0.conv{i}.weight') for i in (1, 2))
-    if not all(blocks) or not second or len(second) != 4 or not second[1]:
+    if not all(blocks) or any(not s or len(s) != 4 for s in (first, second)):
+        return None
+    if not second[1]:
         return None
     return ResNet(
         blocks=tuple(blocks),
@@ -184,7 +186,7 @@ def recognise_detector(
         backbone: what `recognise_resnet` found.
     """
     scores = shape_of('roi_head.bbox_head.fc_cls.weight')
-    if scores is None:
+    if scores is None or len(scores) != 2:
         return None
     return Detector(
         backbone=backbone,

@@ -21,6 +21,7 @@ from gn_det.zoo.convert.conversion import (
     unwrap,
 )
 from gn_det.zoo.convert.layout import Detector, recognise_detector, recognise_resnet
+from gn_det.zoo.weights import meta_of
 
 # mmdet 1 counted a box as x2 − x1 + 1 wide; mmdet 3 has parts that do so still, see its
 # configs/legacy_1.x.
@@ -102,8 +103,7 @@ def convert_mmdet3(content: Any) -> Conversion:
         model = recognise(given, str)
     except UserError:
         model = None
-    meta = content.get('meta') if 'state_dict' in content else None
-    return Conversion(state, model, meta=dict(meta or {}))
+    return Conversion(state, model, meta=meta_of(content))
 
 
 def recognise(given: dict[str, Any], rename: Any) -> Detector:
@@ -126,8 +126,9 @@ def recognise(given: dict[str, Any], rename: Any) -> Detector:
 
 def _add_meta(result: Conversion, content: dict, default: Preprocessing) -> None:
     """Classes, preprocessing and the config that goes with an older checkpoint."""
-    meta = (content.get('meta') or {}) if 'state_dict' in content else {}
-    if classes := meta.get('CLASSES'):
+    meta = meta_of(content)
+    classes = meta.get('CLASSES')
+    if classes and isinstance(classes, (list, tuple)):
         result.meta['dataset_meta'] = dict(classes=tuple(classes))
         if palette := meta.get('PALETTE'):
             result.meta['dataset_meta']['palette'] = palette
@@ -180,7 +181,7 @@ def _preprocessing(config: str) -> Preprocessing | None:
     for text in (config, config.partition('\n')[2]):
         try:
             tree = ast.parse(text)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue
         for node in tree.body:
             if (
@@ -200,5 +201,5 @@ def _read_norm(call: ast.Call) -> Preprocessing | None:
             tuple(map(float, values['std'])),
             bool(values['to_rgb']),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None

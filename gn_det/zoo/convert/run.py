@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from gn_det.zoo.convert.norm import to_group_norm
 from gn_det.zoo.convert.writing import check_target, write_checkpoint, write_torch
 from gn_det.zoo.digests import file_digest
 from gn_det.zoo.loading import load_file
+from gn_det.zoo.system_errors import name_refused_files
+from gn_det.zoo.weights import check_values
 
 FORMATS: dict[str, Callable[[Any], Conversion]] = {
     'detectron': detectron.convert,
@@ -72,6 +75,7 @@ class Report:
         return '\n'.join(lines)
 
 
+@name_refused_files
 def convert_file(
     source: str | Path,
     target: str | Path,
@@ -111,6 +115,7 @@ def convert_file(
         result = FORMATS[from_format](content)
         if norm == 'gn':
             _to_group_norm(result, num_groups)
+        check_values(result.state_dict)
     except UserError as error:
         hint = '' if '--' in str(error) else _hint(content, from_format)
         raise UserError(f'{source} {error}{hint}') from error
@@ -140,6 +145,8 @@ def _to_group_norm(result: Conversion, num_groups: int) -> None:
     result.skipped += skipped
     if result.is_backbone:
         result.model = dataclasses.replace(result.model, norm='gn')
+        # The zoo's configs freeze a stage whose Group Norm has been trained.
+        result.options['model.backbone.frozen_stages'] = -1
     result.notes.append(
         'weight and bias of each Batch Norm are a start for Group Norm, no more: what '
         'the running statistics did is gone, so the model has to be trained'
@@ -156,11 +163,16 @@ def _add_backbone_advice(result: Conversion, target: str | Path) -> None:
             'the backbone has Batch Norm, the configs of the zoo have Group Norm; '
             '--norm gn makes a start for them'
         )
-    elif result.config:
+    elif result.config and _can_be_spelled(str(target)):
         result.options = {
             'model.backbone.init_cfg.checkpoint': str(target),
             **result.options,
         }
+    elif result.config:
+        result.notes.append(
+            '--cfg-options cannot spell the name of this file; rename it and give it '
+            'as model.backbone.init_cfg.checkpoint'
+        )
 
 
 def _write_detectron2(
@@ -219,6 +231,14 @@ def _hint(content: Any, from_format: str) -> str:
         if names.issuperset(signs):
             return f'; it looks like --from {name}'
     return ''
+
+
+def _can_be_spelled(text: str) -> bool:
+    """Whether `--cfg-options` and the shell leave a text as it is.
+
+    mmengine takes blanks and quotes out, and splits at commas and brackets.
+    """
+    return not re.search(r'[\s,"\'()\[\]]', text)
 
 
 def _spell(value: Any) -> str:

@@ -43,11 +43,9 @@ def write_checkpoint(
     as_safetensors = Path(target).suffix == '.safetensors'
     try:
         content = serialize(state, meta, as_safetensors)
-    except TypeError as error:
-        raise UserError(
-            f'{target}: the meta of the source holds more than plain values, which '
-            f'safetensors cannot carry; end the name in .pth ({error})'
-        ) from error
+    except UserError as error:
+        way_out = '; end the name in .pth' if as_safetensors else ''
+        raise UserError(f'{target}: the source {error}{way_out}') from error
     _put(target, content)
 
 
