@@ -14,7 +14,10 @@ def read_version() -> str:
 
 
 setup(
-    name='gn_det',
+    # As mmdet is to mmdetection. It has to sort behind the package: OneDL's mim takes
+    # the folder of a distribution's first file for the package, and pip sorts the files
+    # (gn_det-0.1.0.dist-info would come before gn_det).
+    name='gn-detection',
     version=read_version(),
     description='Group Normalization for detection: a plugin and config zoo for '
     'MMDetection',

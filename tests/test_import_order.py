@@ -27,6 +27,7 @@ ORDER = (
     'report',
     'inference',
     'runtime',
+    'utils',
 )
 
 

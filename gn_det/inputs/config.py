@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,9 @@ def load_config(
     if not os.path.isfile(path):
         raise UserError(f'config not found: {path}{_near_names(path)}')
     try:
-        cfg = Config.fromfile(path)
+        # Modules that a config imports announce things; stdout is the tools' own.
+        with contextlib.redirect_stdout(sys.stderr):
+            cfg = Config.fromfile(path)
     except (SyntaxError, OSError, KeyError, TypeError, ImportError) as error:
         raise UserError(f'cannot read config {path}: {_one_line(error)}') from error
     options = dict(options or {})

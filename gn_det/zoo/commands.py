@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
-from gn_det.zoo.index import Model, Weights
+from gn_det.zoo.index import Model
+from gn_det.zoo.sources import resolve
 
 CHECKPOINTS = 'checkpoints'
 
@@ -20,7 +19,7 @@ def checkpoint_commands(model: Model) -> list[str]:
     commands = [f'python tools/zoo.py download {model.name} --dest {CHECKPOINTS}']
     if weights.needs_conversion:
         commands.append(
-            f'python tools/convert.py {_downloaded(weights)} {checkpoint_path(model)} '
+            f'python tools/convert.py {_downloaded(model)} {checkpoint_path(model)} '
             f'--from {weights.format}'
         )
     return commands
@@ -35,22 +34,36 @@ def checkpoint_path(model: Model) -> str:
         return f'work_dirs/{model.name}/{unit}_{last}.pth'
     if weights.needs_conversion:
         return f'{CHECKPOINTS}/{model.name}.pth'
-    return _downloaded(weights)
+    return _downloaded(model)
+
+
+def data_commands(model: Model) -> list[str]:
+    """Make the data the model is trained and tested on; empty for COCO."""
+    return [model.prepare] if model.prepare else []
 
 
 def evaluation_commands(model: Model) -> list[str]:
-    """Evaluate in one process, and on 8 GPUs."""
+    """Evaluate in one process, and on as many GPUs as the training has."""
     what = f'{model.config} {checkpoint_path(model)}'
-    return [f'python tools/test.py {what}', f'tools/dist_test.sh {what} 8']
+    commands = [f'python tools/test.py {what}']
+    if model.processes > 1:
+        commands.append(f'tools/dist_test.sh {what} {model.processes}')
+    return commands
 
 
 def training_commands(model: Model) -> list[str]:
-    """Train in one process at the scaled learning rate, and on 8 GPUs."""
+    """Train in one process, and on the GPUs the learning rate is meant for.
+
+    One process gets the scaled rate unless the rate is meant for it.
+    """
+    alone = f'python tools/train.py {model.config}'
+    if model.processes == 1:
+        return [alone]
     return [
-        f'python tools/train.py {model.config} --auto-scale-lr',
-        f'tools/dist_train.sh {model.config} 8',
+        f'{alone} --auto-scale-lr',
+        f'tools/dist_train.sh {model.config} {model.processes}',
     ]
 
 
-def _downloaded(weights: Weights) -> str:
-    return f'{CHECKPOINTS}/{PurePosixPath(weights.url).name}'
+def _downloaded(model: Model) -> str:
+    return f'{CHECKPOINTS}/{resolve(model.name).file_name}'

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import yaml
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from gn_det.errors import UserError
+from gn_det.zoo.digests import Digest
+from gn_det.zoo.yaml_file import Mapping, read_yaml
 
 ROOT = Path(__file__).resolve().parent.parent / '.mim'
 LOADABLE_FORMATS = ('mmdet2', 'mmdet3')
 FORMATS = (*LOADABLE_FORMATS, 'detectron', 'detectron2')
 STATUSES = ('published', 'measured', 'none')
+# The zoo's learning rates are meant for eight GPUs unless a metafile says otherwise.
+PROCESSES = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Figures:
     """Average precision in percent, and who published it."""
 
     by: str
-    box_ap: float | None = None
+    box_ap: float
     mask_ap: float | None = None
 
 
@@ -68,7 +72,9 @@ class Model:
     """One config with the figures and weights of its training.
 
     `config` is relative to the root of the repository, `box_ap` and `mask_ap` are in
-    percent, memory is per GPU in training, `inference_ms` per image.
+    percent, memory is per GPU in training, `inference_ms` per image. `processes` is how
+    many of them the learning rate is meant for, `prepare` the command that makes the
+    data where that is not COCO, `upstream_name` what mmdetection calls the model.
     """
 
     name: str
@@ -87,6 +93,9 @@ class Model:
     inference_hardware: str | None = None
     weights: Weights | None = None
     log: str | None = None
+    processes: int = PROCESSES
+    prepare: str | None = None
+    upstream_name: str | None = None
 
     @property
     def config_path(self) -> Path:
@@ -94,45 +103,66 @@ class Model:
         return ROOT / self.config
 
 
+@functools.cache
 def load_index(root: Path = ROOT) -> tuple[Model, ...]:
-    """All models, in the order of `model-index.yml` and of its metafiles.
+    """All models, in the order of `model-index.yml` and of its metafiles; read once.
 
     Raises:
         UserError: naming file, model and key, if a metafile is not what it should be.
     """
-    index = _Mapping(root / 'model-index.yml', '', _read(root / 'model-index.yml'))
+    index = Mapping(root / 'model-index.yml', '', read_yaml(root / 'model-index.yml'))
     listed = index.strings('Import')
     index.no_more_keys()
     found = {
-        str(p.relative_to(root)) for p in (root / 'configs').glob('*/metafile.yml')
+        path.relative_to(root).as_posix()
+        for path in (root / 'configs').glob('*/metafile.yml')
     }
     for missing in sorted(found - set(listed)):
         raise UserError(f'{index.path}: Import: {missing} is not listed')
     models = [model for name in listed for model in _read_metafile(root, name)]
-    seen: dict[str, Model] = {}
+    by_name: dict[str, Model] = {}
+    by_config: dict[str, Model] = {}
     for model in models:
-        twin = seen.setdefault(model.name, model)
+        for name in filter(None, (model.name, model.upstream_name)):
+            twin = by_name.setdefault(name, model)
+            if twin is not model:
+                raise UserError(
+                    f'model {name} stands twice: {twin.config} and {model.config}'
+                )
+        twin = by_config.setdefault(model.config, model)
         if twin is not model:
             raise UserError(
-                f'model {model.name} stands twice: {twin.config} and {model.config}'
+                f'{model.config} stands twice: for {twin.name} and {model.name}'
             )
     return tuple(models)
 
 
 def find(name: str, root: Path = ROOT) -> Model:
-    """The model of this name; the path of its config is as good.
+    """The model of this name; mmdetection's name for it, or its config, is as good.
+
+    A config is given as a path, or by the end of its path: `gn/NAME.py`, `gn/NAME`.
 
     Raises:
         UserError: if there is none, with the names that are close.
     """
     models = load_index(root)
     for model in models:
-        if name in (model.name, model.config):
+        if name in (model.name, model.upstream_name) or _is_config(name, model):
             return model
     close = difflib.get_close_matches(name, [m.name for m in models], n=3, cutoff=0.5)
     hint = f' (did you mean {" or ".join(close)}?)' if close else ''
     raise UserError(
         f'no model {name} in the zoo{hint}; `python tools/zoo.py list` names them all'
+    )
+
+
+def _is_config(name: str, model: Model) -> bool:
+    path = PurePosixPath(name.removeprefix('gn_det::').removesuffix('.py'))
+    config = PurePosixPath(model.config.removesuffix('.py'))
+    if path.parts and path.parts == config.parts[-len(path.parts) :]:
+        return True
+    return path.name == config.name and os.path.realpath(name) == os.path.realpath(
+        model.config_path
     )
 
 
@@ -152,89 +182,9 @@ def matching(pattern: str | None, root: Path = ROOT) -> tuple[Model, ...]:
     return chosen
 
 
-class _Mapping:
-    """A mapping of a metafile, read key by key; complaints name file, place and key."""
-
-    def __init__(self, path: Path, place: str, values: Any) -> None:
-        self.path = path
-        self.place = place
-        if not isinstance(values, dict):
-            raise self.error('', f'expected a mapping, got {type(values).__name__}')
-        self.values = dict(values)
-        self.known: list[str] = []
-
-    def error(self, key: str, problem: str) -> UserError:
-        where = ': '.join(filter(None, (str(self.path), self.place, key)))
-        return UserError(f'{where}: {problem}')
-
-    def take(self, key: str, kinds: type | tuple[type, ...], required: bool) -> Any:
-        self.known.append(key)
-        value = self.values.pop(key, None)
-        if value is None:
-            if required:
-                raise self.error(key, 'is missing')
-            return None
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise self.error(key, f'has a wrong type, {type(value).__name__}')
-        return value
-
-    def string(self, key: str) -> str:
-        return self.take(key, str, required=True)
-
-    def maybe_string(self, key: str) -> str | None:
-        return self.take(key, str, required=False)
-
-    def number(self, key: str) -> float:
-        return self.take(key, (int, float), required=True)
-
-    def maybe_number(self, key: str) -> float | None:
-        return self.take(key, (int, float), required=False)
-
-    def maybe_integer(self, key: str) -> int | None:
-        return self.take(key, int, required=False)
-
-    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
-        value = self.string(key)
-        if value not in choices:
-            raise self.error(key, f'{value!r} is none of {", ".join(choices)}')
-        return value
-
-    def strings(self, key: str, required: bool = True) -> tuple[str, ...]:
-        values = self.take(key, list, required) or []
-        if not all(isinstance(value, str) for value in values):
-            raise self.error(key, 'expected a list of strings')
-        return tuple(values)
-
-    def mapping(self, key: str) -> _Mapping:
-        return self._below(key, self.take(key, dict, required=True))
-
-    def mappings(self, key: str, required: bool = True) -> Iterator[_Mapping]:
-        for value in self.take(key, list, required) or []:
-            yield self._below(key, value)
-
-    def _below(self, key: str, values: Any) -> _Mapping:
-        return _Mapping(self.path, ': '.join(filter(None, (self.place, key))), values)
-
-    def no_more_keys(self) -> None:
-        for key in self.values:
-            close = difflib.get_close_matches(str(key), self.known, n=1)
-            hint = f' (did you mean {close[0]}?)' if close else ''
-            raise self.error(str(key), f'unknown key{hint}')
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise UserError(f'{path}: cannot be read: {error.strerror}') from error
-    except yaml.YAMLError as error:
-        problem = ' '.join(str(error).split())
-        raise UserError(f'{path}: is not YAML: {problem}') from error
-
-
 def _read_metafile(root: Path, name: str) -> Iterator[Model]:
     path = root / name
-    metafile = _Mapping(path, '', _read(path))
+    metafile = Mapping(path, '', read_yaml(path))
     folder = Path(name).parent.as_posix()
     collections = {}
     for entry in metafile.mappings('Collections'):
@@ -245,7 +195,7 @@ def _read_metafile(root: Path, name: str) -> Iterator[Model]:
     metafile.no_more_keys()
 
 
-def _collection(entry: _Mapping, folder: str) -> Collection:
+def _collection(entry: Mapping, folder: str) -> Collection:
     name = entry.string('Name')
     entry.place = f'Collections: {name}'
     metadata = entry.mapping('Metadata')
@@ -254,7 +204,7 @@ def _collection(entry: _Mapping, folder: str) -> Collection:
         name=name,
         folder=folder,
         paper_title=paper.string('Title'),
-        paper_url=paper.string('URL'),
+        paper_url=paper.url('URL'),
         training_data=metadata.string('Training Data'),
         training_resources=metadata.maybe_string('Training Resources'),
         notes=entry.strings('Notes', required=False),
@@ -268,9 +218,9 @@ def _collection(entry: _Mapping, folder: str) -> Collection:
 
 
 def _model(
-    entry: _Mapping, collections: dict[str, Collection], root: Path, folder: str
+    entry: Mapping, collections: dict[str, Collection], root: Path, folder: str
 ) -> Model:
-    name = entry.string('Name')
+    name = entry.name('Name')
     entry.place = f'Models: {name}'
     collection = entry.one_of('In Collection', tuple(collections))
     config = entry.string('Config')
@@ -281,7 +231,7 @@ def _model(
     if (status == 'none') != (box_ap is None):
         raise entry.error('Results', f'do not fit the status {status!r}')
     metadata = entry.mapping('Metadata')
-    speed = next(metadata.mappings('inference time (ms/im)', required=False), None)
+    inference_ms, inference_hardware = _speed(metadata)
     model = Model(
         name=name,
         config=config,
@@ -289,56 +239,80 @@ def _model(
         status=status,
         source=entry.maybe_string('Source'),
         schedule=metadata.string('Schedule'),
-        epochs=metadata.maybe_integer('Epochs'),
-        iterations=metadata.maybe_integer('Iterations'),
+        epochs=metadata.maybe_count('Epochs'),
+        iterations=metadata.maybe_count('Iterations'),
         box_ap=box_ap,
         mask_ap=mask_ap,
         elsewhere=tuple(_elsewhere(entry)),
-        memory_gb=metadata.maybe_number('Training Memory (GB)'),
-        inference_ms=speed and speed.number('value'),
-        inference_hardware=speed and speed.string('hardware'),
+        memory_gb=metadata.maybe_positive('Training Memory (GB)'),
+        inference_ms=inference_ms,
+        inference_hardware=inference_hardware,
         weights=_weights(entry),
-        log=entry.maybe_string('Training Log'),
+        log=entry.maybe_url('Training Log'),
+        processes=metadata.maybe_count('Training Processes') or PROCESSES,
+        prepare=entry.maybe_string('Prepare'),
+        upstream_name=entry.maybe_string('Upstream Name'),
     )
     if (model.epochs is None) == (model.iterations is None):
         raise metadata.error('Epochs', 'either Epochs or Iterations is needed')
     if model.source is None and status != 'none':
         raise entry.error('Source', 'is missing: who has these figures?')
+    if model.source is not None and status == 'none':
+        raise entry.error('Source', "does not fit the status 'none'")
     metadata.no_more_keys()
     entry.no_more_keys()
     return model
 
 
-def _results(entry: _Mapping) -> tuple[float | None, float | None]:
+def _results(entry: Mapping) -> tuple[float | None, float | None]:
     tasks = {'Object Detection': 'box AP', 'Instance Segmentation': 'mask AP'}
-    figures: dict[str, float | None] = {}
+    figures: dict[str, float] = {}
     for result in entry.mappings('Results', required=False):
         metric = tasks[result.one_of('Task', tuple(tasks))]
+        if metric in figures:
+            raise result.error('Task', f'{metric} stands twice')
         result.string('Dataset')
         metrics = result.mapping('Metrics')
-        figures[metric] = metrics.maybe_number(metric)
+        figures[metric] = metrics.positive(metric, at_most=100)
         metrics.no_more_keys()
         result.no_more_keys()
     return figures.get('box AP'), figures.get('mask AP')
 
 
-def _elsewhere(entry: _Mapping) -> Iterator[Figures]:
+def _elsewhere(entry: Mapping) -> Iterator[Figures]:
     for figures in entry.mappings('Published Elsewhere', required=False):
         yield Figures(
             by=figures.string('By'),
-            box_ap=figures.maybe_number('box AP'),
-            mask_ap=figures.maybe_number('mask AP'),
+            box_ap=figures.positive('box AP', at_most=100),
+            mask_ap=figures.maybe_positive('mask AP', at_most=100),
         )
         figures.no_more_keys()
 
 
-def _weights(entry: _Mapping) -> Weights | None:
+def _speed(metadata: Mapping) -> tuple[float | None, str | None]:
+    """Milliseconds per image and the hardware they are of."""
+    key = 'inference time (ms/im)'
+    speeds = list(metadata.mappings(key, required=False))
+    if not speeds:
+        return None, None
+    if len(speeds) > 1:
+        raise metadata.error(key, 'the tables have room for one')
+    (speed,) = speeds
+    found = speed.positive('value'), speed.string('hardware')
+    for of_openmmlab in ('backend', 'mode', 'resolution'):
+        speed.maybe_string(of_openmmlab)
+    speed.maybe_count('batch size')
+    speed.no_more_keys()
+    return found
+
+
+def _weights(entry: Mapping) -> Weights | None:
     """OpenMMLab's tools load what stands under `Weights`, so only that may be there.
 
     Files of other formats stand under `Weights To Convert`.
     """
-    loadable = entry.maybe_string('Weights')
-    foreign = entry.maybe_string('Weights To Convert')
+    loadable = entry.maybe_url('Weights')
+    foreign = entry.maybe_url('Weights To Convert')
     if loadable is not None and foreign is not None:
         raise entry.error('Weights', 'stands beside Weights To Convert; give one')
     url = loadable or foreign
@@ -347,11 +321,29 @@ def _weights(entry: _Mapping) -> Weights | None:
     weights = Weights(
         url=url,
         format=entry.one_of('Weights Format', FORMATS),
-        sha256=entry.maybe_string('Weights SHA256'),
-        md5=entry.maybe_string('Weights MD5'),
+        sha256=_digits(entry, 'sha256', url),
+        md5=_digits(entry, 'md5', url),
         license=entry.maybe_string('Weights License'),
     )
     if weights.needs_conversion != (foreign is not None):
         key = 'Weights To Convert' if weights.needs_conversion else 'Weights'
         raise entry.error('Weights Format', f'{weights.format} belongs under {key}')
     return weights
+
+
+def _digits(entry: Mapping, algorithm: str, url: str) -> str | None:
+    """The digest of the metafile, which the name of the file may not contradict."""
+    key = f'Weights {algorithm.upper()}'
+    written = entry.maybe_string(key)
+    if written is None:
+        return None
+    try:
+        digest = Digest.parse(algorithm, written)
+    except UserError as error:
+        raise entry.error(key, str(error)) from error
+    in_name = Digest.from_name(PurePosixPath(unquote(urlsplit(url).path)).name)
+    if in_name is not None and in_name.algorithm == algorithm:
+        shorter = min(len(in_name.value), len(digest.value))
+        if in_name.value[:shorter] != digest.value[:shorter]:
+            raise entry.error(key, f'{digest.value} is not what {url} says')
+    return digest.value

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from gn_det.inputs.config import load_config
 from gn_det.zoo.commands import (
     checkpoint_commands,
+    data_commands,
     evaluation_commands,
     training_commands,
 )
@@ -35,6 +36,8 @@ def describe(model: Model) -> str:
         lines.append(f'  {label:12}{text}')
     lines += ['', 'figures, AP in percent', *(f'  {line}' for line in _figures(model))]
     lines += ['', 'weights', *(f'  {line}' for line in _weights(model))]
+    if data := data_commands(model):
+        lines += ['', 'data', *(f'  {line}' for line in data)]
     evaluate = [*checkpoint_commands(model), *evaluation_commands(model)]
     lines += ['', 'evaluate', *(f'  {line}' for line in evaluate)]
     lines += ['', 'train', *(f'  {line}' for line in training_commands(model))]
@@ -93,6 +96,7 @@ def _weights(model: Model) -> list[str]:
         return ['none published']
     digests = (('sha256', weights.sha256), ('md5', weights.md5))
     known = [f'{kind} {digits}…' for kind, digits in digests if digits]
+    known = known or ['no hash published']
     lines = [weights.url, ', '.join([f'format {weights.format}', *known])]
     if weights.license:
         lines.append(f'licence: {weights.license}')

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
+from gn_det.errors import UserError
 from gn_det.zoo.commands import (
     checkpoint_commands,
     evaluation_commands,
@@ -21,8 +23,9 @@ _INTRODUCTION = """\
 
 # Model zoo
 
-{count} configs in {families} families, as `python tools/zoo.py list` prints them. How
-to read the tables:
+{count} configs in {families} families, as `python tools/zoo.py list` prints them. Of
+{published} the training and its figures are published, with weights; {measured} is
+measured here; of the other {unknown} nobody has figures yet. How to read the tables:
 
 - **Box AP and mask AP** are COCO's average precision in percent, on val2017 unless the
   notes say otherwise.
@@ -32,19 +35,21 @@ to read the tables:
 - **Elsewhere** has other code bases' figures for the same training, or for one whose
   difference is named. Their models are not these; they say what to expect.
 - **Memory** is per GPU in training, **ms** the time of one image on the GPU behind it.
-  Both are the publisher's and of stock Group Norm.
+  Both are the publisher's and of stock Group Norm; Detectron's ms are without
+  postprocessing.
 - **Weights** link to the publisher's file by the first digits of its hash, which
-  `python tools/zoo.py download` checks. A format behind them means that the file needs
-  `tools/convert.py`.
+  `python tools/zoo.py download` checks; *file* is one whose publisher gives no hash. A
+  format behind them means that the file needs `tools/convert.py`.
 
 `python tools/zoo.py show NAME` prints a model's settings and the commands for it. To
-reproduce a row, here {example}:
+reproduce the figures of a row that has weights, here {example}:
 
 ```bash
 {commands}
 ```
 
-To train it instead, on one GPU or on eight:
+To train it instead, on one GPU, for which `--auto-scale-lr` scales the learning rate
+and stretches a schedule counted in iterations, or on eight:
 
 ```bash
 {training}
@@ -74,11 +79,15 @@ def render(models: Iterable[Model]) -> str:
         (collection, list(members))
         for collection, members in groupby(models, key=lambda model: model.collection)
     ]
+    statuses = Counter(model.status for model in models)
     example = next(model for model in models if model.weights is not None)
     parts = [
         _INTRODUCTION.format(
             count=len(models),
             families=len(families),
+            published=statuses['published'],
+            measured=statuses['measured'],
+            unknown=statuses['none'],
             example=f'`{example.name}`',
             commands='\n'.join(
                 [*checkpoint_commands(example), *evaluation_commands(example)]
@@ -91,9 +100,17 @@ def render(models: Iterable[Model]) -> str:
 
 
 def write(models: Iterable[Model], root: Path) -> Path:
-    """Write the page into the checkout at `root`."""
+    """Write the page into the checkout at `root`.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
     path = root / PAGE
-    path.write_text(render(models), encoding='utf-8')
+    text = render(models)
+    try:
+        path.write_text(text, encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
     return path
 
 
@@ -149,6 +166,6 @@ def _elsewhere(model: Model) -> Iterator[str]:
 
 
 def _link(weights: Weights) -> str:
-    digits = weights.sha256 or weights.md5 or 'file'
+    digits = weights.sha256 or weights.md5 or '*file*'
     form = f', {weights.format}' if weights.needs_conversion else ''
     return f'[{digits[:8]}]({weights.url}){form}'

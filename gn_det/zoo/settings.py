@@ -22,6 +22,7 @@ def settings(cfg: Config) -> dict[str, str]:
         'detector': _detector(cfg.model),
         'norms': ', '.join(_norms(cfg.model)),
         'starts from': _start(cfg.model.backbone),
+        'pixels': _pixels(cfg),
         'images': _images(cfg),
         'optimiser': _optimiser(cfg),
         'schedule': _schedule(cfg),
@@ -66,10 +67,31 @@ def _start(backbone: Config) -> str:
     return init.checkpoint if init else 'random weights'
 
 
-def _images(cfg: Config) -> str:
+def _pixels(cfg: Config) -> str:
     pixels = cfg.model.data_preprocessor
     order = 'RGB' if pixels.bgr_to_rgb else 'BGR'
     return f'{order}, mean {pixels.mean}, std {pixels.std}'
+
+
+def _images(cfg: Config) -> str:
+    loader = cfg.train_dataloader
+    return (
+        f'{_size(loader.dataset)} in training, {loader.batch_size} per process; '
+        f'{_size(cfg.test_dataloader.dataset)} in testing'
+    )
+
+
+def _size(dataset: Config) -> str:
+    """Short side × long side, which images are resized to fit into."""
+    while 'pipeline' not in dataset:
+        dataset = dataset.dataset
+    resize = next(s for s in dataset.pipeline if 'scale' in s or 'scales' in s)
+    if 'scale' in resize:
+        long, short = resize.scale
+        return f'{short} × {long}'
+    shorts = sorted(short for _, short in resize.scales)
+    (long,) = {long for long, _ in resize.scales}
+    return f'{shorts[0]} to {shorts[-1]} × {long} ({len(shorts)} sizes)'
 
 
 def _optimiser(cfg: Config) -> str:
@@ -77,10 +99,15 @@ def _optimiser(cfg: Config) -> str:
     paramwise = cfg.optim_wrapper.get('paramwise_cfg') or {}
     decay = optimizer.weight_decay
     norm_decay = decay * paramwise.get('norm_decay_mult', 1.0)
-    return (
+    text = (
         f'{optimizer.type}, rate {optimizer.lr} at {cfg.auto_scale_lr.base_batch_size} '
         f'images, weight decay {decay} ({norm_decay:g} on norms)'
     )
+    bias_lr = optimizer.lr * paramwise.get('bias_lr_mult', 1.0)
+    bias_decay = decay * paramwise.get('bias_decay_mult', 1.0)
+    if (bias_lr, bias_decay) != (optimizer.lr, decay):
+        text += f', biases at rate {bias_lr:g} with weight decay {bias_decay:g}'
+    return text
 
 
 def _schedule(cfg: Config) -> str:

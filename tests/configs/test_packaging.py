@@ -1,4 +1,5 @@
-"""A wheel carries the configs, and OpenMMLab's own tools find the models in it."""
+"""A wheel carries the configs, and OpenMMLab's own tools find the models once it is
+installed."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ ASK = """
 import json, sys
 import gn_det
 from mmengine.config import Config
-from mmengine.hub import get_config
+from mmengine.hub import get_config, get_model
 from mmdet.apis import DetInferencer
 from gn_det.zoo import find
 
@@ -29,11 +30,13 @@ with open('child.py', 'w') as child:
     child.write(f"_base_ = 'gn_det::{R50}'")
 hub = get_config(f'gn_det::{R50}', pretrained=True)
 small = 'mask-rcnn_r18_fpn_gn-all_coco-overfit'
+model = get_model(f'gn_det::quickstart/{small}.py')
 inferencer = DetInferencer(model=small, scope='gn_det', device='cpu')
 answers = dict(
     package=gn_det.__file__,
     hub=hub.filename,
     weights=hub.model_path,
+    model=[type(model).__name__, type(model.backbone.gn1).__name__],
     child=Config.fromfile('child.py').model.neck.norm_cfg.type,
     inferencer=type(inferencer.model).__name__,
     names=DetInferencer.list_models('gn_det'),
@@ -51,7 +54,7 @@ NAMES = ('mask-rcnn_r50_fpn_gn-ws-all_2x_coco', 'mask-rcnn_r50_fpn_gn-all_ms-3x_
 
 @pytest.fixture(scope='module')
 def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel built from a copy of the sources, unpacked."""
+    """The wheel built from a copy of the sources, installed by pip."""
     pytest.importorskip('setuptools', reason='building a wheel needs setuptools')
     root = tmp_path_factory.mktemp('wheel')
     source, site = root / 'source', root / 'site'
@@ -65,36 +68,34 @@ def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
             symlinks=True,
             ignore=shutil.ignore_patterns('__pycache__'),
         )
-    command = 'from setuptools.build_meta import build_wheel; build_wheel("..")'
+    build = 'from setuptools.build_meta import build_wheel; build_wheel("..")'
+    run_python('-c', build, cwd=source)
+    (wheel,) = root.glob('*.whl')
+    options = ('--no-index', '--no-deps', '--no-compile', '--target', site)
+    run_python('-m', 'pip', 'install', '--quiet', *options, wheel, cwd=root)
+    return site
+
+
+def run_python(*arguments: object, cwd: Path, **environment: str) -> None:
     done = subprocess.run(
-        [sys.executable, '-c', command],
-        cwd=source,
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    (wheel,) = root.glob('*.whl')
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    return site
 
 
 @pytest.fixture(scope='module')
 def answers(installed: Path) -> dict:
-    """What the host libraries say of the unpacked wheel, away from the checkout."""
+    """What the host libraries say of the installed wheel, away from the checkout."""
     home = installed.parent / 'elsewhere'
     home.mkdir()
     path = [str(installed), os.environ.get('PYTHONPATH')]
-    done = subprocess.run(
-        [sys.executable, '-c', ASK, *NAMES],
-        cwd=home,
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    path = os.pathsep.join(filter(None, path))
+    run_python('-c', ASK, *NAMES, cwd=home, PYTHONPATH=path)
     return json.loads((home / 'answers.json').read_text())
 
 
@@ -114,6 +115,7 @@ def test_configs_resolve_from_the_wheel(answers, installed):
     assert answers['package'].startswith(str(installed))
     assert answers['hub'] == str(installed / 'gn_det/.mim/configs' / R50)
     assert answers['weights'].endswith('-8eee02a6.pth')
+    assert answers['model'] == ['FusedMaskRCNN', 'FusedGroupNorm']
     assert answers['child'] == 'FusedGN'
     assert answers['index'] == answers['hub']
 
@@ -125,6 +127,14 @@ def test_inferencers_find_the_models_by_name(answers):
     assert standardised[0] == detectron2[0] == 'FusedMaskRCNN'
     assert standardised[1].endswith('-16acb762.pth')
     assert detectron2[1] is None, 'mmdet cannot load the file as it is'
+
+
+def test_mim_finds_the_package_of_the_distribution(installed):
+    """OneDL's mim takes the folder of its first file, OpenMMLab's its top level."""
+    (distribution,) = metadata.distributions(path=[str(installed)])
+    assert distribution.name == 'gn-detection'
+    assert distribution.files[0].parts[0] == 'gn_det'
+    assert distribution.read_text('top_level.txt').split() == ['gn_det']
 
 
 def test_the_checkouts_links_lead_to_its_configs(repository):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import TRANSFORMS
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from gn_det.runtime.runner import enable_lr_scaling
 from gn_det.zoo import load_index
 from gn_det.zoo.settings import drops
 from tests.configs.zoo import LEAVES, load
@@ -30,6 +32,7 @@ SCHEDULES = {
     ('ms-3x', 'iterations'): (270_000, [210_000, 250_000], 1000),
     ('8xb8-ms-9x', 'iterations'): (202_500, [187_500, 197_500], 1000),
 }
+IN_ITERATIONS = [leaf for leaf in LEAVES if MODELS[leaf].iterations]
 ON_COCO = [leaf for leaf in LEAVES if not leaf.startswith('quickstart')]
 MS_3X = 'gn/mask-rcnn_r50_fpn_gn-all_ms-3x_coco.py'
 SCRATCH_MS_3X = 'scratch/mask-rcnn_r50-scratch_fpn_gn-all_ms-3x_coco.py'
@@ -60,10 +63,17 @@ def test_schedule_is_the_published_one(leaf):
     assert cfg.log_processor.by_epoch == (unit == 'epochs')
 
 
-@pytest.mark.parametrize('leaf', ON_COCO)
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_rate_is_meant_for_the_processes_of_the_metafile(leaf):
+    cfg = load(leaf)
+    images = MODELS[leaf].processes * cfg.train_dataloader.batch_size
+    assert cfg.auto_scale_lr.base_batch_size == images
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
 @pytest.mark.parametrize('gpus', [1, 4, 8, 16])
 def test_auto_scale_lr_is_the_linear_rule(leaf, gpus):
-    """0.02 for 16 images, whatever the batch: 0.00125 for each."""
+    """On COCO 0.02 for 16 images, whatever the batch: 0.00125 for each."""
     cfg = load(leaf)
     parameter = torch.nn.Parameter(torch.ones(1))
     wrapper = OptimWrapper(torch.optim.SGD([parameter], cfg.optim_wrapper.optimizer.lr))
@@ -75,7 +85,35 @@ def test_auto_scale_lr_is_the_linear_rule(leaf, gpus):
     )
     Runner.scale_lr(runner, wrapper, dict(cfg.auto_scale_lr, enable=True))
     images = gpus * cfg.train_dataloader.batch_size
-    assert wrapper.param_groups[0]['lr'] == pytest.approx(0.00125 * images)
+    per_image = 0.00125 if leaf in ON_COCO else 0.001 / 4
+    assert wrapper.param_groups[0]['lr'] == pytest.approx(per_image * images)
+
+
+@pytest.mark.parametrize('leaf', IN_ITERATIONS)
+@pytest.mark.parametrize('gpus', [1, 4, 8, 16])
+def test_as_many_images_whatever_the_gpus(leaf, gpus, monkeypatch):
+    """Of the training, its warm-up, between drops, validations and checkpoints."""
+    monkeypatch.setenv('WORLD_SIZE', str(gpus))
+    published, cfg = load(leaf), load(leaf)
+    cfg.launcher = 'pytorch'
+    enable_lr_scaling(cfg)
+    batch = published.auto_scale_lr.base_batch_size
+    real = gpus * cfg.train_dataloader.batch_size
+    assert in_images(cfg, real) == in_images(published, batch)
+    assert cfg.auto_scale_lr.enable
+
+
+def in_images(cfg: Config, batch: int) -> list[int]:
+    warm_up, steps = cfg.param_scheduler
+    counts = [
+        cfg.train_cfg.max_iters,
+        cfg.train_cfg.val_interval,
+        cfg.default_hooks.checkpoint.interval,
+        warm_up.end,
+        steps.end,
+        *steps.milestones,
+    ]
+    return [count * batch for count in counts]
 
 
 @pytest.mark.parametrize('leaf', ON_COCO)

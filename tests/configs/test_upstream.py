@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,15 +12,18 @@ from typing import Any, NamedTuple
 import mmdet
 import pytest
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from tests.configs.zoo import LEAVES, load
 
 UPSTREAM = Path(mmdet.__file__).parent / '.mim' / 'configs'
 FOLDERS = ('gn', 'gn+ws', 'scratch')
 SHARED = tuple(leaf for leaf in LEAVES if (UPSTREAM / leaf).is_file())
-# Everything the Runner reads; the rest of a config are variables of its text.
+# Everything Runner.from_cfg reads but the work directory and the launcher, which are
+# the run's; the rest of a config are variables of its text.
 SETTINGS = (
     'model',
+    'data_preprocessor',
     'train_cfg',
     'val_cfg',
     'test_cfg',
@@ -31,7 +36,11 @@ SETTINGS = (
     'val_evaluator',
     'test_evaluator',
     'default_hooks',
+    'custom_hooks',
     'env_cfg',
+    'randomness',
+    'experiment_name',
+    'runner_type',
     'visualizer',
     'log_processor',
     'log_level',
@@ -111,6 +120,11 @@ def reasons(path: str, pair: tuple[Any, Any]) -> set[Difference]:
         for row in DIFFERENCES
         if fnmatchcase(path, row.pattern) and pair == (row.stock, row.ours)
     }
+
+
+def test_settings_are_what_the_runner_reads():
+    read = re.findall(r"cfg(?:\.get\(|\[)'(\w+)'", inspect.getsource(Runner.from_cfg))
+    assert {*SETTINGS, 'work_dir', 'launcher'} == {*read, 'runner_type'}
 
 
 def test_every_config_of_the_families_upstream_is_here():

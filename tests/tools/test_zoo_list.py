@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.running import assert_success, run_tool, user_error
+from tests.running import REPOSITORY, assert_success, run_tool, user_error
 
 R50 = 'mask-rcnn_r50_fpn_gn-all_2x_coco'
 MS_3X = 'mask-rcnn_r50_fpn_gn-all_ms-3x_coco'
@@ -28,12 +28,15 @@ def test_show_has_settings_figures_weights_and_commands():
     done = run_tool('zoo.py', 'show', MS_3X)
     assert_success(done)
     text = done.stdout
+    assert text.startswith(f'{MS_3X}\n'), 'stdout has what the host libraries say'
     config, name = f'configs/gn/{MS_3X}.py', f'checkpoints/{MS_3X}.pth'
     for words in (
         'FusedMaskRCNN, ResNet-50, stem and stage 1 frozen',
         'neck FusedGN/32',
         'open-mmlab://detectron/resnet50_gn',
-        'rate 0.02 at 16 images, weight decay 0.0001 (0 on norms)',
+        'BGR, mean [103.53, 116.28, 123.675], std [1.0, 1.0, 1.0]',
+        '640 to 800 × 1333 (6 sizes) in training, 2 per process; 800 × 1333 in testing',
+        'rate 0.02 at 16 images, weight decay 0.0001 (0 on norms)\n',
         '270000 iterations, the rate falls at 210000 and 250000',
         'box 42.6, mask 38.6, published by detectron2',
         'format detectron2, md5 dc5d9e',
@@ -62,3 +65,12 @@ def test_show_of_an_unknown_name_names_the_close_ones():
     line = user_error(run_tool('zoo.py', 'show', 'mask-rcnn_r50_fpn_gn_2x_coco'))
     assert line.startswith('error: no model mask-rcnn_r50_fpn_gn_2x_coco in the zoo')
     assert R50 in line
+
+
+def test_page_writes_what_is_there():
+    page = REPOSITORY / 'model_zoo.md'
+    before = page.read_bytes()
+    done = run_tool('zoo.py', 'page')
+    assert_success(done)
+    assert done.stdout == f'wrote {page}\n'
+    assert page.read_bytes() == before

@@ -11,9 +11,17 @@ import yaml
 from gn_det.errors import UserError
 from gn_det.zoo import find, load_index
 from gn_det.zoo.index import FORMATS, Figures, matching
+from tests.running import REPOSITORY
 
 R50 = 'mask-rcnn_r50_fpn_gn-all_2x_coco'
+BOX = dict(Task='Object Detection', Dataset='COCO', Metrics={'box AP': 40.2})
+SPEED = 'inference time (ms/im)'
+V100 = dict(value=90.91, hardware='V100')
 NAMES = [model.name for model in load_index()]
+
+
+def box_ap(value: float | None) -> dict:
+    return dict(BOX, Metrics={'box AP': value})
 
 
 @pytest.fixture
@@ -67,30 +75,6 @@ def test_a_model_has_what_its_metafile_says():
     assert model.log.endswith('_20200206_050355.log.json')
 
 
-@pytest.mark.parametrize(
-    ('name', 'box', 'mask', 'digits'),
-    [
-        ('mask-rcnn_r50_fpn_gn-all_3x_coco', 40.5, 36.7, '8b23b1e5'),
-        ('mask-rcnn_r101_fpn_gn-all_2x_coco', 41.9, 37.6, 'd96b1b50'),
-        ('mask-rcnn_r101_fpn_gn-all_3x_coco', 42.1, 38.0, '0df864f4'),
-        ('mask-rcnn_r50-contrib_fpn_gn-all_2x_coco', 40.0, 36.1, '20d3e849'),
-        ('mask-rcnn_r50-contrib_fpn_gn-all_3x_coco', 40.1, 36.2, '542aefbc'),
-        ('mask-rcnn_r50-scratch_fpn_gn-all_6x_coco', 41.2, 37.4, '1e190a40'),
-        ('faster-rcnn_r50-scratch_fpn_gn-all_6x_coco', 40.7, None, '90813d01'),
-        ('mask-rcnn_r50_fpn_gn-all_ms-3x_coco', 42.6, 38.6, 'dc5d9e'),
-        ('mask-rcnn_r50-scratch_fpn_gn-all_ms-3x_coco', 39.9, 36.6, '01ca85'),
-        ('mask-rcnn_r50-scratch_fpn_gn-all_8xb8-ms-9x_coco', 43.7, 39.6, 'da7b4c'),
-        ('mask-rcnn_r50_fpn_gn-ws-all_20-23-24e_coco', 41.1, 37.1, '487d1283'),
-        ('mask-rcnn_r101_fpn_gn-ws-all_20-23-24e_coco', 43.1, 38.6, '57b5a50f'),
-    ],
-)
-def test_published_figures_and_hashes(name, box, mask, digits):
-    model = find(name)
-    assert (model.box_ap, model.mask_ap) == (box, mask)
-    assert (model.weights.sha256 or model.weights.md5) == digits
-    assert digits in model.weights.url
-
-
 def test_weights_have_a_digest_a_licence_and_say_who_publishes_them():
     with_weights = [model for model in load_index() if model.weights]
     assert len(with_weights) >= 23
@@ -117,8 +101,39 @@ def test_only_the_quickstart_is_measured():
     assert measured == ['mask-rcnn_r18_fpn_gn-all_shapes']
 
 
-def test_find_takes_a_config_and_names_what_is_close():
-    assert find(f'configs/gn/{R50}.py') is not None
+@pytest.mark.parametrize(
+    'name',
+    [
+        R50,
+        f'{R50}.py',
+        f'gn/{R50}',
+        f'gn/{R50}.py',
+        f'configs/gn/{R50}.py',
+        f'./configs/gn/{R50}.py',
+        f'gn_det::gn/{R50}.py',
+        f'../{REPOSITORY.name}/configs/gn/{R50}.py',
+        str(REPOSITORY / 'configs' / 'gn' / f'{R50}.py'),
+    ],
+)
+def test_find_takes_names_and_configs(name, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert find(name).name == R50
+
+
+def test_find_takes_mmdetections_name():
+    found = find('mask-rcnn_r50_fpn_gn-all_contrib_2x_coco')
+    assert found.name == 'mask-rcnn_r50-contrib_fpn_gn-all_2x_coco'
+
+
+@pytest.mark.parametrize(
+    'name', ['', 'configs', 'gn', f'scratch/{R50}', f'/x/{R50}.py']
+)
+def test_find_takes_nothing_else(name):
+    with pytest.raises(UserError, match='no model'):
+        find(name)
+
+
+def test_find_names_what_is_close():
     with pytest.raises(UserError, match=rf'no model {R50}x.*did you mean {R50}'):
         find(f'{R50}x')
 
@@ -163,6 +178,23 @@ def test_the_copy_reads_like_the_original(family):
         ('Metadata', 7, 'Metadata: has a wrong type, int'),
         ('Metadata', dict(Schedule='2x'), 'either Epochs or Iterations is needed'),
         ('Published Elsewhere', ['x'], 'Published Elsewhere: expected a mapping'),
+        ('Published Elsewhere', [dict(By='x')], 'Elsewhere: box AP: is missing'),
+        ('Results', [BOX, BOX], 'Results: Task: box AP stands twice'),
+        ('Results', [box_ap(402)], 'box AP: 402 is no positive number up to 100'),
+        ('Results', [box_ap(-1)], 'box AP: -1 is no positive number up to 100'),
+        ('Results', [box_ap(float('nan'))], 'box AP: nan is no positive number'),
+        ('Results', [box_ap(None)], 'box AP: is missing'),
+        ('Weights', 'gn/r50-8eee02a6.pth', "Weights: 'gn/r50-8eee02a6.pth' is no http"),
+        (
+            'Weights',
+            'https://[::1/x.pth',
+            "Weights: 'https://[::1/x.pth' is no address",
+        ),
+        ('Training Log', 'file:///x.log', "Training Log: 'file:///x.log' is no http"),
+        ('Weights SHA256', 'xyz', "Weights SHA256: 'xyz' is no sha256"),
+        ('Weights SHA256', '8eee02a7', '8eee02a7 is not what https://download'),
+        ('Source', ' ', "Source: ' ' is empty"),
+        ('Source', 'a | b', "Source: 'a | b' is empty, or no text for a table"),
     ],
 )
 def test_a_wrong_key_is_named_with_file_and_model(family, key, value, words):
@@ -171,11 +203,71 @@ def test_a_wrong_key_is_named_with_file_and_model(family, key, value, words):
     assert words in message
 
 
-def test_two_models_of_one_name(family):
+@pytest.mark.parametrize(
+    ('key', 'value', 'words'),
+    [
+        ('Epochs', 0, 'Epochs: 0 is no positive number'),
+        ('Epochs', 24.5, 'Epochs: has a wrong type, float'),
+        ('Training Memory (GB)', -7.1, '-7.1 is no positive number'),
+        ('Training Memory (GB)', float('inf'), 'inf is no positive number'),
+        (SPEED, [dict(value=9, hardwear='V100')], f'{SPEED}: hardware: is missing'),
+        (
+            SPEED,
+            [dict(V100, bakend='x')],
+            'bakend: unknown key (did you mean backend?)',
+        ),
+        (SPEED, [V100, V100], f'{SPEED}: the tables have room for one'),
+    ],
+)
+def test_a_wrong_figure_of_the_training(family, key, value, words):
+    message = spoil(family, lambda model, _: model['Metadata'].update({key: value}))
+    assert f'configs/gn/metafile.yml: Models: {R50}: Metadata: ' in message
+    assert words in message
+
+
+@pytest.mark.parametrize('name', ['', 'a|b', 'a b', 'a/b'])
+def test_a_name_that_is_none(family, name):
+    assert 'Models: Name: ' in spoil(family, lambda model, _: model.update(Name=name))
+
+
+def test_a_source_of_no_figures(family):
+    def spare(model, _):
+        model.update(Status='none')
+        del model['Results']
+
+    assert "Source: does not fit the status 'none'" in spoil(family, spare)
+
+
+@pytest.mark.parametrize('key', ['Name', 'Upstream Name'])
+def test_two_models_of_one_name(family, key):
     def twice(model, metafile):
-        metafile['Models'].append(dict(model))
+        metafile['Models'][1][key] = model['Name']
 
     assert f'model {R50} stands twice' in spoil(family, twice)
+
+
+def test_two_models_of_one_config(family):
+    def twice(model, metafile):
+        metafile['Models'].append(dict(model, Name='another'))
+
+    message = spoil(family, twice)
+    assert message == f'configs/gn/{R50}.py stands twice: for {R50} and another'
+
+
+def test_a_key_that_stands_twice(family):
+    path = family / 'configs/gn/metafile.yml'
+    text = path.read_text(encoding='utf-8')
+    path.write_text(
+        text.replace('box AP: 40.2', 'box AP: 40.2\n          box AP: 1', 1)
+    )
+    with pytest.raises(UserError, match=r"gn/metafile.yml: .*'box AP' stands twice"):
+        load_index(family)
+
+
+def test_a_metafile_that_is_not_utf8(family):
+    (family / 'configs/gn/metafile.yml').write_bytes(b'Models: \xff')
+    with pytest.raises(UserError, match=r'gn/metafile.yml: is not UTF-8: '):
+        load_index(family)
 
 
 def test_a_metafile_that_is_not_listed(family, repository):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from gn_det.errors import UserError
 from gn_det.zoo import find, load_index
 from gn_det.zoo.page import PAGE, render, write
 
@@ -49,6 +52,20 @@ def test_row_of_weights_that_need_conversion():
     assert cells[8].endswith('.pkl), detectron2')
 
 
+def test_row_of_weights_without_a_hash():
+    cells = row('mask-rcnn_r101_fpn_gn-all-detectron_3x_coco')
+    assert cells[8].startswith('[*file*](')
+    assert cells[8].endswith('.pkl), detectron')
+    assert '*file* is one whose publisher gives no hash' in render(load_index())
+
+
+def test_the_head_counts_what_is_published():
+    words = ' '.join(render(load_index()).split())
+    assert '58 configs in 7 families' in words
+    assert 'Of 27 the training and its figures are published, with weights' in words
+    assert '1 is measured here; of the other 30 nobody has figures yet' in words
+
+
 def test_row_without_figures_has_dashes():
     cells = row('mask-rcnn_r101-scratch_fpn_gn-all_6x_coco')
     assert cells[2:5] == ['-', '-', '-']
@@ -59,6 +76,12 @@ def test_row_without_figures_has_dashes():
 def test_measured_row_says_so():
     cells = row('mask-rcnn_r18_fpn_gn-all_shapes')
     assert cells[2:5] == ['69.4', '70.6', '*measured*']
+
+
+def test_a_page_that_cannot_be_written(tmp_path):
+    (tmp_path / PAGE).mkdir()
+    with pytest.raises(UserError, match=rf'{PAGE}: cannot be written: Is a directory'):
+        write(load_index(), tmp_path)
 
 
 def test_all_rows_have_the_heads_number_of_cells():

@@ -19,3 +19,5 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+# One process with four images.
+auto_scale_lr = dict(base_batch_size=4)
