@@ -162,7 +162,8 @@ _CLAIM_D = Claim(
     key='d',
     title='Where in the detector Group Norm stands',
     measured=_AP,
-    paper='AP of Mask R-CNN R50-FPN, fine-tuned, on COCO, % (table 5)',
+    paper='AP of Mask R-CNN R50-FPN, fine-tuned, on COCO, % (table 5); there GN is in '
+    'the box head, and in backbone and box head, but not in neck and mask head',
     corner='GN in',
     columns=_COLUMNS,
     rows=(

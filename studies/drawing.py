@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from studies.claims import Claim
-from studies.tables import Records, values
+from studies.tables import Records, finite, values
 
 # Per row and column the figure of every run.
 Grid = Sequence[Sequence[Sequence[float]]]
@@ -21,7 +21,9 @@ def draw(claim: Claim, records: Records) -> Figure:
     """What was measured on the left, every run a dot; the paper's on the right."""
     figure = Figure(figsize=(10, 4), layout='constrained')
     here, paper = figure.subplots(1, 2)
-    found = [[values(cell, records) for cell in cells] for _, cells in claim.rows]
+    found = [
+        [finite(values(cell, records)) for cell in cells] for _, cells in claim.rows
+    ]
     theirs = [
         [[] if cell.paper is None else [cell.paper] for cell in cells]
         for _, cells in claim.rows

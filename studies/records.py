@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from gn_det.errors import UserError
+from gn_det.version import __version__
 from studies.plan import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 # OneDL's forks and the original releases own the same import names.
 _PACKAGES = (
-    'torch', 'onedl-mmengine', 'mmengine', 'onedl-mmdetection', 'mmdet', 'gn_det',
+    'torch', 'onedl-mmengine', 'mmengine', 'onedl-mmdetection', 'mmdet',
 )  # fmt: skip
 _PARTS = ('case', 'seed', 'size', 'figures', 'seconds', 'machine', 'commit', 'date')
 
@@ -76,7 +77,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def _versions() -> list[str]:
-    found = [f'Python {platform.python_version()}']
+    found = [f'Python {platform.python_version()}', f'gn_det {__version__}']
     for name in _PACKAGES:
         try:
             found.append(f'{name} {version(name)}')

@@ -1,6 +1,6 @@
 """Train what the paper's claims need; a run that was finished before is not repeated.
 
-    python studies/run.py                       # about half an hour on two CPU cores
+    python studies/run.py                       # everything; README.md says how long
     python studies/run.py --claim a --seeds 0   # a part of it
 
 Every training run writes a record of its own into WORK_DIR/results when it ends, so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -47,11 +48,25 @@ def table(claim: Claim, records: Records) -> str:
 
 
 def spread(found: Sequence[float]) -> str:
-    """`12.3 ± 0.4`; one run has no spread and no run no mean."""
+    """`12.3 ± 0.4`; one run has no spread and no run no mean.
+
+    A run whose figure is not a number counts in neither and is mentioned.
+    """
     if not found:
         return 'not measured'
-    mean = f'{statistics.mean(found):.1f}'
-    return f'{mean} ± {statistics.stdev(found):.1f}' if len(found) > 1 else mean
+    numbers = finite(found)
+    lost = len(found) - len(numbers)
+    note = f'{lost} of {len(found)} not a number' if lost else ''
+    if not numbers:
+        return note
+    mean = f'{statistics.mean(numbers):.1f}'
+    text = f'{mean} ± {statistics.stdev(numbers):.1f}' if len(numbers) > 1 else mean
+    return f'{text} ({note})' if lost else text
+
+
+def finite(found: Sequence[float]) -> list[float]:
+    """The figures that are numbers."""
+    return [value for value in found if math.isfinite(value)]
 
 
 def caption(claim: Claim, records: Records) -> str:
@@ -59,10 +74,16 @@ def caption(claim: Claim, records: Records) -> str:
     own = claim_records(claim, records)
     if not own:
         return f'Not measured: {claim.measured}. *Paper*: {claim.paper}.'
-    seeds = _listed(record['seed'] for record in own)
+    seeds = f'the seeds {_listed(record["seed"] for record in own)}'
+    by_case = [
+        {record['seed'] for record in own if record['case'] == vars(case)}
+        for case in claim.cases
+    ]
+    if any(found != by_case[0] for found in by_case if found):
+        seeds += ', of which not every cell has all'
     facts = '; '.join(_listed(record[key] for record in own) for key in _FACTS)
     return (
-        f'*Measured*: {claim.measured}, mean ± standard deviation over the seeds '
+        f'*Measured*: {claim.measured}, mean ± standard deviation over '
         f'{seeds}; {facts}. *Paper*: {claim.paper}.'
     )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rich.console import Console
-
 from gn_det.errors import report_errors
-from gn_det.evaluation.ap_table import KINDS, ap_table, class_table
+from gn_det.evaluation.ap_table import KINDS, ap_table, class_table, show
 from gn_det.evaluation.coco_figures import EVALUATORS, coco_figures
-from gn_det.evaluation.result_file import load_results, load_truth
+from gn_det.evaluation.result_file import (
+    check_results,
+    kinds_of,
+    load_truth,
+    read_results,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,8 +36,10 @@ def parse_args() -> argparse.Namespace:
 @report_errors
 def main() -> None:
     args = parse_args()
-    truth = load_truth(args.annotations, args.iou_type or ())
-    results, kinds = load_results(args.results, truth, args.iou_type)
+    results = read_results(args.results)
+    kinds = args.iou_type or kinds_of(results)
+    truth = load_truth(args.annotations, kinds)
+    check_results(args.results, results, truth, kinds)
     if not results:
         print(f'{args.results} has no detection: every AP is 0', file=sys.stderr)
     figures = {}
@@ -42,10 +47,9 @@ def main() -> None:
         found = coco_figures(truth, results, kind, evaluator=args.evaluator)
         figures |= {f'coco/{kind}_{name}': v for name, v in found.values.items()}
         figures |= {f'coco/{kind}_mAP/{name}': v for name, v in found.class_ap.items()}
-    console = Console()
     if args.classwise:
-        console.print(class_table(figures))
-    console.print(ap_table(figures, args.results))
+        show(class_table(figures))
+    show(ap_table(figures, args.results))
 
 
 if __name__ == '__main__':

@@ -8,14 +8,17 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 from gn_det.errors import UserError, report_errors
-from gn_det.inference import load_detector, run_demo
+from gn_det.inference import check_places, load_detector, run_demo
 from gn_det.runtime.arguments import CfgOptions
+from gn_det.runtime.outputs import check_folder
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Detect in an image, in all images of a folder, or in a video; '
-        'write painted images and a COCO file'
+        'write painted images, and all objects to predictions.json in COCO form. Its '
+        'categories have the ids of COCO where the classes are the 80 of COCO, and '
+        'otherwise 1, 2, … in the order of the classes; it lists them'
     )
     parser.add_argument('source', metavar='IMG|DIR|VIDEO')
     parser.add_argument('config', metavar='CONFIG', help='config file')
@@ -60,6 +63,8 @@ def main() -> None:
         raise UserError(f'--batch-size: expected 1 or more, got {args.batch_size}')
     if not 0 <= args.score_thr <= 1:
         raise UserError(f'--score-thr: expected 0 to 1, got {args.score_thr}')
+    check_places(args.source, args.out_dir)
+    check_folder(args.out_dir, '--out-dir')
     detector = load_detector(
         args.config, args.checkpoint, args.device, args.cfg_options
     )

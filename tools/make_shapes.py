@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 from tqdm import tqdm
 
-from gn_det.datasets import ShapesSpec, generate_shapes
+from gn_det.datasets import ShapesSpec, generate_shapes, read_stamp
 from gn_det.errors import UserError, report_errors
 
 
@@ -24,18 +24,31 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def differences(before: dict[str, int | float], spec: ShapesSpec) -> str:
+    now = asdict(spec)
+    changed = [
+        f'{name} {before.get(name, "unknown")}, now {value}'
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+    return '; '.join(changed) or 'of an older generator'
+
+
 @report_errors
 def main() -> None:
     args = vars(parse_args())
     root = args.pop('root')
     try:
         spec = ShapesSpec(**args)
+        before = read_stamp(root)
         written = generate_shapes(
             root, spec, progress=lambda todo: tqdm(todo, desc='shapes', unit='image')
         )
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
     verb = 'wrote' if written else 'kept'
+    if written and before is not None:
+        print(f'replaced the set that was there ({differences(before, spec)})')
     print(f'{verb} {root}: {spec.num_train} train and {spec.num_val} val images')
 
 

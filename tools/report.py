@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from gn_det.errors import report_errors
-from gn_det.report import write_comparison, write_report
+from gn_det.report import check_runs, write_comparison, write_report
+from gn_det.runtime.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,6 +29,9 @@ def parse_args() -> argparse.Namespace:
 @report_errors
 def main() -> None:
     args = parse_args()
+    check_runs(args.work_dirs)
+    if len(args.work_dirs) > 1:
+        check_file(args.out, '--out')
     for work_dir in args.work_dirs:
         print(write_report(work_dir, args.data_root))
     if len(args.work_dirs) > 1:

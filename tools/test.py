@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from rich.console import Console
 
 from gn_det.errors import UserError, report_errors
-from gn_det.evaluation.ap_table import ap_table, class_table
+from gn_det.evaluation.ap_table import ap_table, class_table, show
 from gn_det.evaluation.coco_figures import EVALUATORS
 from gn_det.evaluation.published import Published, published_figures
 from gn_det.evaluation.settings import (
@@ -68,21 +68,22 @@ def main() -> None:
     if args.tta:
         enable_tta(cfg)
     set_up_evaluation(cfg, args.classwise, args.format_only, args.evaluator)
+    # As it is now: building a model may change its config.
+    evaluated = copy.deepcopy(cfg)
     figures = run_test(cfg, args.out)
     if is_main_process():
-        show_figures(cfg, figures)
+        show_figures(evaluated, figures)
     close_distributed()
 
 
 def show_figures(cfg: Config, figures: dict[str, float]) -> None:
-    console = Console()
     ann_file = evaluated_file(cfg)
     if ann_file is not None and not only_formats(cfg):
         if any('_mAP/' in key for key in figures):
-            console.print(class_table(figures))
-        published = published_figures(cfg.filename, ann_file)
+            show(class_table(figures))
+        published = published_figures(cfg.filename, ann_file, cfg)
         beside = published if isinstance(published, Published) else None
-        console.print(ap_table(figures, os.path.basename(ann_file), beside))
+        show(ap_table(figures, os.path.basename(ann_file), beside))
         if beside is None:
             print(published)
     for path in written_results(cfg):

@@ -24,7 +24,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate with the batch size (linear rule)',
+        help='scale the learning rate with the batch size (linear rule), and stretch '
+        'schedules counted in iterations',
     )
     parser.add_argument(
         '--resume',
@@ -48,7 +49,7 @@ def main() -> None:
         enable_channels_last(cfg)
     if args.amp:
         enable_amp(cfg)
-    if args.auto_scale_lr:
+    if args.auto_scale_lr or cfg.get('auto_scale_lr', {}).get('enable', False):
         enable_lr_scaling(cfg)
     set_resume(cfg, args.resume)
     run_training(cfg)

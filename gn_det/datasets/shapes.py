@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ SPLITS = ('train', 'val')
 STAMP = 'shapes.json'
 # Raised whenever the drawing changes, so that an older set is made anew.
 GENERATOR_VERSION = 1
+_IMAGE_NAME = re.compile(r'\d{6,}\.jpg')
 # An object less visible than this is not annotated (and is drawn over by others).
 _MIN_VISIBLE_PIXELS = 24
 # In radians; the less the shapes turn, the fewer images teach them.
@@ -77,12 +79,13 @@ def generate_shapes(root: str | Path, spec: ShapesSpec, progress=iter) -> bool:
         Whether files were written (False: an equal set was there already).
 
     Raises:
-        FileExistsError: if `root` exists and is not a generated set; it is not touched.
+        FileExistsError: if `root` exists and is not a generated set, or a set of
+            another spec lies there among other files; it is not touched.
     """
     root = Path(root)
     stamp = {'generator_version': GENERATOR_VERSION, **asdict(spec)}
     if root.exists() and any(root.iterdir()):
-        found = _read_stamp(root)
+        found = read_stamp(root)
         if found == stamp:
             return False
         if found is None:
@@ -90,6 +93,12 @@ def generate_shapes(root: str | Path, spec: ShapesSpec, progress=iter) -> bool:
                 f'{root} exists and is not a generated set of shapes; choose another '
                 'folder or remove it'
             )
+        for path in sorted(root.rglob('*')):
+            if path.is_file() and not _is_generated(path.relative_to(root)):
+                raise FileExistsError(
+                    f'{path} is not of the set of shapes that would be replaced; move '
+                    'it away or choose another folder'
+                )
     partial = root.with_name(f'{root.name}.partial-{os.getpid()}')
     try:
         _write_set(partial, spec, progress)
@@ -102,11 +111,24 @@ def generate_shapes(root: str | Path, spec: ShapesSpec, progress=iter) -> bool:
     return True
 
 
-def _read_stamp(root: Path) -> dict | None:
+def read_stamp(root: str | Path) -> dict[str, int | float] | None:
+    """Generator version and spec of the set under `root`, or None without one."""
     try:
-        return json.loads((root / STAMP).read_text())
+        stamp = json.loads((Path(root) / STAMP).read_text())
     except (OSError, ValueError):
         return None
+    is_stamp = isinstance(stamp, dict) and 'generator_version' in stamp
+    return stamp if is_stamp else None
+
+
+def _is_generated(path: Path) -> bool:
+    """Whether `generate_shapes` writes a file of this name, relative to the root."""
+    parts = path.parts
+    if parts[0] in SPLITS:
+        return len(parts) == 2 and _IMAGE_NAME.fullmatch(parts[1]) is not None
+    return parts == (STAMP,) or parts in {
+        ('annotations', f'instances_{split}.json') for split in SPLITS
+    }
 
 
 def _write_set(root: Path, spec: ShapesSpec, progress) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gn_det.evaluation.published import Published
 
@@ -17,6 +19,9 @@ COLUMNS = {
     'AP L': 'mAP_l',
     'AR': 'AR@100',
 }
+_PUBLISHED, _DIFFERENCE = '  published', '  difference'
+# Columns of a terminal, more than any table needs.
+_ENOUGH = 1000
 KINDS = {'bbox': 'box', 'segm': 'mask'}
 
 
@@ -33,17 +38,25 @@ def ap_table(
             difference.
     """
     table = _table(COLUMNS, title)
+    if published:
+        table.columns[0].min_width = len(_DIFFERENCE)
+    captions = []
     for kind, name in KINDS.items():
+        if f'coco/{kind}_mAP' not in figures:
+            continue
         values = [figures.get(f'coco/{kind}_{key}', -1) for key in COLUMNS.values()]
         if values[0] < 0:
-            continue
+            captions = ['the annotations have no object to find: COCO defines no AP']
+            published = None
         table.add_row(name, *map(_percent, values))
         ap = published.ap(kind) if published else None
         if ap is not None:
-            table.add_row('  published', f'{ap:.1f}')
-            table.add_row('  difference', f'{100 * values[0] - ap:+.1f}')
+            table.add_row(_PUBLISHED, f'{ap:.1f}')
+            table.add_row(_DIFFERENCE, f'{100 * values[0] - ap:+.1f}')
     if published:
-        table.caption = f'published by {published.by}'
+        captions.append(f'published by {published.by}')
+    if captions:
+        table.caption = _plain('; '.join(captions), 'table.caption')
     return table
 
 
@@ -60,15 +73,27 @@ def class_table(figures: Mapping[str, float]) -> Table:
         if first and key.startswith(first):
             name = key.removeprefix(first)
             values = [figures.get(head + name, -1) for head in heads.values()]
-            table.add_row(name, *map(_percent, values))
+            table.add_row(_plain(name), *map(_percent, values))
     return table
+
+
+def show(table: Table) -> None:
+    """Print a table; on a terminal too narrow for it no figure is cut short."""
+    needed = Console(width=_ENOUGH).measure(table).minimum
+    Console(width=max(Console().width, needed)).print(table)
 
 
 def _table(columns: Iterable[str], title: str = '') -> Table:
-    table = Table('%', *columns, title=title)
+    table = Table('%', *columns, title=_plain(title, 'table.title') if title else None)
     for column in table.columns[1:]:
         column.justify = 'right'
+        column.no_wrap = True
     return table
+
+
+def _plain(text: str, style: str = '') -> Text:
+    """A name or a path as it is: rich would take `[…]` in it for markup."""
+    return Text(text, style)
 
 
 def _percent(value: float) -> str:

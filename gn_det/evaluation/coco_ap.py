@@ -16,7 +16,12 @@ from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
 from gn_det.errors import UserError
-from gn_det.evaluation.coco_figures import EVALUATORS, FIGURES, coco_figures
+from gn_det.evaluation.coco_figures import (
+    EVALUATORS,
+    FIGURES,
+    coco_figures,
+    is_finite,
+)
 
 _DEFAULT_ITEMS = (*FIGURES[:6], 'AR@100')
 
@@ -120,6 +125,13 @@ class CocoAPMetric(CocoMetric):
             )
         # From the file, so that the file gives the same figures at any later time.
         results = json.loads(Path(files[kind]).read_text())
+        broken = sum(not is_finite(result, kind) for result in results)
+        if broken:
+            MMLogger.get_current_instance().warning(
+                f'{broken} of {len(results)} predictions ({kind}) have a score or a '
+                'box that is not a finite number and are left out; the weights may '
+                'have diverged'
+            )
         found = coco_figures(
             self._coco_api.dataset,
             results,

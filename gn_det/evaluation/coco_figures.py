@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ import faster_coco_eval
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from gn_det.errors import UserError
 
 EVALUATORS = ('faster-coco-eval', 'pycocotools')
 # In the order of COCOeval.stats; names as mmdet's CocoMetric has them.
@@ -55,21 +58,27 @@ def coco_figures(
         truth: content of a COCO annotation file. Annotations are numbered anew: an id
             of 0 or one given twice would lose objects.
         results: content of a COCO result file. Of the areas that sort detections by
-            size, the box's counts for boxes and the mask's for masks.
+            size, the box's counts for boxes and the mask's for masks. A detection whose
+            score or box is not finite is left out: the evaluators would disagree on it.
         kind: `'bbox'` or `'segm'`.
         category_ids: the classes to evaluate; default all of `truth`.
         evaluator: one of `EVALUATORS`. By default the first, which knows only whole
-            numbers as ids of images; for other ids the second.
+            numbers of 64 bits as ids of images and categories; for other ids the
+            second.
         iou_thresholds: instead of COCO's ten. A figure at 0.50 or 0.75 is -1 if that
             is not among them; always by pycocotools.
 
     Returns:
         The figures; all of them 0 if `results` is empty.
+
+    Raises:
+        UserError: if an evaluator is named that does not know such ids.
     """
     categories = sorted(truth['categories'], key=lambda category: category['id'])
     if category_ids is not None:
         categories = [c for c in categories if c['id'] in set(category_ids)]
     names = [category['name'] for category in categories]
+    results = [result for result in results if is_finite(result, kind)]
     if not results:
         return CocoFigures(dict.fromkeys(FIGURES, 0.0), dict.fromkeys(names, 0.0))
     truth = {
@@ -83,7 +92,12 @@ def coco_figures(
     wanted = ('image_id', 'category_id', 'score', _NEEDED[kind])
     detections = [{key: result[key] for key in wanted} for result in results]
     by_pycocotools = evaluator == 'pycocotools' or iou_thresholds is not None
-    if evaluator is None and not _has_number_ids(truth):
+    if not by_pycocotools and not _has_number_ids(truth):
+        if evaluator is not None:
+            raise UserError(
+                f'{evaluator} knows only whole numbers of 64 bits as ids of images and '
+                'categories; evaluate these by pycocotools'
+            )
         by_pycocotools = True
     evaluate = _by_pycocotools if by_pycocotools else _by_faster_coco_eval
     evaluation = evaluate(truth, detections, kind)
@@ -102,8 +116,15 @@ def coco_figures(
     )
 
 
+def is_finite(result: Mapping[str, Any], kind: str) -> bool:
+    """Whether a detection has a finite score and, where boxes count, a finite box."""
+    numbers = [result['score'], *(result['bbox'] if kind == 'bbox' else ())]
+    return all(map(math.isfinite, numbers))
+
+
 def _has_number_ids(truth: Mapping[str, Any]) -> bool:
-    return all(isinstance(image['id'], int) for image in truth['images'])
+    records = (*truth['images'], *truth['categories'])
+    return all(isinstance(r['id'], int) and abs(r['id']) < 2**63 for r in records)
 
 
 def _mean(precision: np.ndarray) -> float:

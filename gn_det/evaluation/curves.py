@@ -44,6 +44,7 @@ def plot_losses(axes: Axes, log: RunLog) -> None:
             width = 2.2 if key == 'loss' else 1.2
             axes.plot(*zip(*points, strict=True), label=label, linewidth=width)
     axes.set(xlabel='iteration', ylabel='loss', ylim=(0, None))
+    whole_steps(axes)
     _finish(axes)
 
 
@@ -60,8 +61,13 @@ def plot_figures(axes: Axes, log: RunLog) -> None:
     axes.set(xlabel=step_unit(log), ylabel='AP')
     # A floor of 0.1, so that noise about zero does not fill the figure.
     axes.set_ylim(0, min(1, max(0.1, axes.get_ylim()[1])))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_steps(axes)
     _finish(axes)
+
+
+def whole_steps(axes: Axes) -> None:
+    """Let the ticks of the steps be whole numbers, also where there is one step."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def step_unit(log: RunLog) -> str:

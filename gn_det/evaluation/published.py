@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmengine.config import Config
+
 from gn_det.errors import UserError
+from gn_det.evaluation.overrides import overrides
 from gn_det.zoo import Model, load_index
 
 _VAL2017 = 'instances_val2017.json'
@@ -26,13 +29,17 @@ class Published:
         return self.box_ap if kind == 'bbox' else self.mask_ap
 
 
-def published_figures(config: str | Path, ann_file: str | Path) -> Published | str:
+def published_figures(
+    config: str | Path, ann_file: str | Path, evaluated: Config | None = None
+) -> Published | str:
     """The zoo's figures for a config, or a sentence why none can stand beside.
 
     Args:
         config: path of the config that is evaluated.
         ann_file: the annotations it is evaluated on; the zoo's figures are of COCO
             val2017.
+        evaluated: the config with what flags and `--cfg-options` made of it; by default
+            it is as its file says.
     """
     try:
         model = _find(Path(config))
@@ -50,6 +57,13 @@ def published_figures(config: str | Path, ann_file: str | Path) -> Published | s
         return (
             f'not comparable with the zoo, which has {_shown(model)} on the '
             f'{_VAL2017_IMAGES} images of COCO val2017: {ann_file} is another set'
+        )
+    changed = overrides(evaluated) if evaluated is not None else []
+    if changed:
+        more = f', and {len(changed) - 1} more' if changed[1:] else ''
+        return (
+            f'not comparable: the zoo has {_shown(model)} for {config} as it is, and '
+            f'here {changed[0]}{more}'
         )
     return Published(model.source or 'the zoo', model.box_ap, model.mask_ap)
 

@@ -37,13 +37,14 @@ def read_run_log(work_dir: str | Path) -> RunLog:
     val: dict[int, dict] = {}
     for file in files:
         records = _records(file)
-        iterations = [record['iter'] for record in records if 'loss' in record]
-        if iterations and train and iterations[0] <= min(train):
+        trained = [r for r in records if 'loss' in r and 'iter' in r]
+        if trained and train and trained[0]['iter'] <= min(train):
             train, val = {}, {}
+        train |= {record['iter']: record for record in trained}
         for record in records:
-            if 'loss' in record:
-                train[record['iter']] = record
-            elif any('mAP' in key for key in record):
+            if 'loss' in record or 'step' not in record:
+                continue
+            if any('mAP' in key for key in record):
                 val[record['step']] = record
     return RunLog(
         train=[train[key] for key in sorted(train)],
@@ -51,14 +52,21 @@ def read_run_log(work_dir: str | Path) -> RunLog:
     )
 
 
-def _records(file: Path) -> list[dict]:
+def _records(file: Path) -> list[dict[str, float]]:
+    """The numbers of every line that holds some.
+
+    The last line of a killed run may be cut short, and a full disk or another program
+    may leave lines of something else.
+    """
     records = []
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
-            # The last line of a killed run may be cut short.
             continue
+        if isinstance(record, dict):
+            numbers = {k: v for k, v in record.items() if isinstance(v, int | float)}
+            records.append(numbers)
     return records
 
 
@@ -67,6 +75,7 @@ def read_test_figures(work_dir: str | Path) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: if the file does not hold them.
     """
     files = sorted(
         path
@@ -75,4 +84,7 @@ def read_test_figures(work_dir: str | Path) -> dict[str, float]:
     )
     if not files:
         raise FileNotFoundError(f'no test results under {work_dir}')
-    return json.loads(files[-1].read_text())
+    figures = json.loads(files[-1].read_text())
+    if not isinstance(figures, dict):
+        raise ValueError(f'{files[-1]} holds no figures')
+    return {k: v for k, v in figures.items() if isinstance(v, int | float)}

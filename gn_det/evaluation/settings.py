@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -67,14 +68,26 @@ def evaluated_file(cfg: Config) -> str | None:
     return None
 
 
-def written_results(cfg: Config) -> list[str]:
-    """The result files of a test run that are there."""
-    paths = [
+def result_files(cfg: Config) -> list[str]:
+    """Where the results of a test run are written, one file per evaluator and kind."""
+    return [
         f'{metric.outfile_prefix}.{kind}.json'
         for metric in _coco_evaluators(cfg)
+        if metric.get('outfile_prefix') is not None
         for kind in ('bbox', 'segm')
     ]
-    return [path for path in paths if os.path.isfile(path)]
+
+
+def remove_results(cfg: Config) -> None:
+    """Remove what an earlier test run left: it would be taken for this one's."""
+    for path in result_files(cfg):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
+
+
+def written_results(cfg: Config) -> list[str]:
+    """The result files of a test run that are there."""
+    return [path for path in result_files(cfg) if os.path.isfile(path)]
 
 
 def _coco_evaluators(cfg: Config) -> Iterator[ConfigDict]:

@@ -1,6 +1,13 @@
 """Detection in images and videos: load a detector, detect, paint, write COCO JSON."""
 
-from gn_det.inference.demo import Summary, run_demo
+from gn_det.inference.demo import Summary, check_places, run_demo
 from gn_det.inference.detector import Detections, Detector, load_detector
 
-__all__ = ['Detections', 'Detector', 'Summary', 'load_detector', 'run_demo']
+__all__ = [
+    'Detections',
+    'Detector',
+    'Summary',
+    'check_places',
+    'load_detector',
+    'run_demo',
+]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from mmengine.logging import print_log
 
 from gn_det.atomic_files import AtomicLocalBackend
 from gn_det.errors import UserError
-from gn_det.inference.detector import Detector
+from gn_det.inference.detector import Detections, Detector, category_ids
 from gn_det.inference.sources import (
     VIDEO_SUFFIXES,
+    Unreadable,
     Video,
     find_files,
     open_video,
@@ -26,6 +28,7 @@ from gn_det.inference.sources import (
 
 RESULTS_NAME = 'predictions.json'
 PAINTED_NAME = 'painted'
+_VIDEO_SUFFIX, _IMAGE_SUFFIX = '.mp4', '.png'
 _WRITABLE = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'})
 
 
@@ -61,7 +64,12 @@ def run_demo(
     Painted images and videos go to `out_dir/painted`, all objects to
     `out_dir/predictions.json`: images, categories and annotations as in COCO's files,
     each annotation with a score. A frame of a video is an image called
-    `NAME#FRAME`, counted from 1. A file that cannot be read is named and passed over.
+    `NAME#FRAME`, counted from 1. A file that cannot be read, or that the test pipeline
+    fails on, is named and passed over. What has been found by then is written however
+    the call ends.
+
+    A painted file is called as its input; where OpenCV writes no such format, with
+    another suffix, before which the whole name is kept if two would be called the same.
 
     Args:
         detector: of `load_detector`.
@@ -72,37 +80,83 @@ def run_demo(
         progress: wraps an iterable, given a name and a length (0: unknown).
 
     Raises:
-        UserError: if there is nothing at `source`, or painting would replace an input.
+        UserError: if there is nothing at `source`, or an output would replace an input.
+    """
+    files = check_places(source, out_dir)
+    painted_dir = Path(out_dir) / PAINTED_NAME
+    targets = {file: painted_dir / name for file, name in painted_names(files).items()}
+    demo = _Demo(detector, targets, score_threshold, batch_size)
+    videos = [file for file in files if _is_video(file)]
+    images = [file for file in files if not _is_video(file)]
+    try:
+        if images:
+            demo.run_images(progress(images, 'images', len(images)))
+        for file in videos:
+            video = open_video(file)
+            if video is None:
+                demo.skip(file, 'no frame of it can be read as a video')
+            else:
+                demo.run_video(video, progress(video.read(), file.name, video.frames))
+    finally:
+        demo.finish(Path(out_dir) / RESULTS_NAME)
+    return demo.summary
+
+
+def check_places(source: str | Path, out_dir: str | Path) -> list[Path]:
+    """The files of `source`, none of which lies where `run_demo` would write.
+
+    Raises:
+        UserError: if there are none, or they lie in `out_dir`.
     """
     files = find_files(source)
-    painted_dir = Path(out_dir) / PAINTED_NAME
-    if painted_dir.resolve() in {file.resolve().parent for file in files}:
-        raise UserError(
-            f'{painted_dir} holds the input, and painted images would replace it; '
-            'choose another --out-dir'
-        )
-    demo = _Demo(detector, painted_dir, score_threshold, batch_size)
-    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-    images = [file for file in files if file not in videos]
-    if images:
-        demo.run_images(progress(images, 'images', len(images)))
-    for file in videos:
-        video = open_video(file)
-        if video is None:
-            demo.skip(file, 'no frame of it can be read as a video')
-        else:
-            demo.run_video(video, progress(video.read(), file.name, video.frames))
-    return demo.finish(Path(out_dir) / RESULTS_NAME)
+    folders = {file.resolve().parent for file in files}
+    for place in (Path(out_dir), Path(out_dir) / PAINTED_NAME):
+        if place.resolve() in folders:
+            raise UserError(
+                f'{place} holds the input, and what is written there would replace it; '
+                'choose another --out-dir'
+            )
+    return files
+
+
+def painted_names(files: Sequence[Path]) -> dict[Path, str]:
+    """How the painting of each file of a folder is called, no two the same."""
+    names: dict[Path, str] = {}
+    for file in files:
+        if file.suffix.lower() in (_VIDEO_SUFFIX, *_WRITABLE):
+            names[file] = file.name
+    taken = set(names.values())
+    for file in files:
+        if file not in names:
+            names[file] = next(n for n in _other_names(file) if n not in taken)
+            taken.add(names[file])
+    return names
+
+
+def _other_names(file: Path) -> Iterator[str]:
+    suffix = _VIDEO_SUFFIX if _is_video(file) else _IMAGE_SUFFIX
+    if _is_video(file):
+        yield f'{file.stem}{suffix}'
+    yield f'{file.name}{suffix}'
+    yield from (f'{file.name}-{number}{suffix}' for number in itertools.count(2))
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_SUFFIXES
 
 
 class _Demo:
     """One call of `run_demo`: where to write, and what has been found so far."""
 
     def __init__(
-        self, detector: Detector, folder: Path, score_threshold: float, batch_size: int
+        self,
+        detector: Detector,
+        targets: Mapping[Path, Path],
+        score_threshold: float,
+        batch_size: int,
     ) -> None:
         self.detector = detector
-        self.folder = folder
+        self.targets = targets
         self.settings = dict(score_threshold=score_threshold, batch_size=batch_size)
         self.summary = Summary()
         self.images: list[dict[str, Any]] = []
@@ -117,27 +171,30 @@ class _Demo:
 
         def readable() -> Iterator[np.ndarray]:
             for file in files:
-                image = read_image(file)
-                if image is None:
-                    self.skip(file, 'not an image, or a damaged one')
+                try:
+                    image = read_image(file)
+                except Unreadable as reason:
+                    self.skip(file, str(reason))
                     continue
                 read.append(file)
                 yield image
 
-        for index, image, found in self.detector.detect(readable(), **self.settings):
+        def failed(index: int, error: Exception) -> None:
+            self.skip(read[index], _failure(error))
+
+        for index, image, found in self._detect(readable(), failed):
             file = read[index]
             self._add(file.name, image, found)
-            name = file.name
-            if file.suffix.lower() not in _WRITABLE:
-                name += '.png'
-            self._save(self.folder / name, self.detector.paint(image, found))
+            self._save(self.targets[file], self.detector.paint(image, found))
 
     def run_video(self, video: Video, frames: Iterable[np.ndarray]) -> None:
         """Same-sized frames come back in their order, ready to be written."""
-        target = self.folder / f'{video.path.stem}.mp4'
+        target = self.targets[video.path]
         writer = None
+        failures: list[Exception] = []
+        detected = self._detect(frames, lambda _, error: failures.append(error))
         try:
-            for index, image, found in self.detector.detect(frames, **self.settings):
+            for index, image, found in detected:
                 self._add(f'{video.path.name}#{index + 1:06d}', image, found)
                 if writer is None:
                     writer = _open_writer(target, video.fps, image.shape)
@@ -145,9 +202,19 @@ class _Demo:
         finally:
             if writer is not None:
                 writer.release()
-        self.summary.painted.append(target)
+                self.summary.painted.append(target)
+        if writer is None:
+            reason = _failure(failures[0]) if failures else 'it has no frame'
+            self.skip(video.path, reason)
 
-    def _add(self, name: str, image: np.ndarray, found) -> None:
+    def _detect(
+        self,
+        images: Iterable[np.ndarray],
+        on_failure: Callable[[int, Exception], None],
+    ) -> Iterator[tuple[int, np.ndarray, Detections]]:
+        return self.detector.detect(images, **self.settings, on_failure=on_failure)
+
+    def _add(self, name: str, image: np.ndarray, found: Detections) -> None:
         image_id = len(self.images) + 1
         height, width = image.shape[:2]
         self.images.append(
@@ -162,12 +229,14 @@ class _Demo:
         AtomicLocalBackend().put(content.tobytes(), path)
         self.summary.painted.append(path)
 
-    def finish(self, path: Path) -> Summary:
+    def finish(self, path: Path) -> None:
+        """Write what was found, if anything was looked at."""
         if not self.images:
-            return self.summary
+            return
+        classes = self.detector.classes
         categories = [
-            dict(id=place, name=name)
-            for place, name in enumerate(self.detector.classes, start=1)
+            dict(id=number, name=name)
+            for number, name in zip(category_ids(classes), classes, strict=True)
         ]
         content = dict(
             images=self.images, categories=categories, annotations=self.annotations
@@ -175,7 +244,11 @@ class _Demo:
         AtomicLocalBackend().put(json.dumps(content).encode(), path)
         self.summary.objects = len(self.annotations)
         self.summary.results = path
-        return self.summary
+
+
+def _failure(error: Exception) -> str:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return f'the test pipeline fails on it: {reason}'
 
 
 def _open_writer(path: Path, fps: float, shape: tuple[int, ...]) -> cv2.VideoWriter:

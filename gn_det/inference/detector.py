@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmdet.apis import init_detector
+from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, VISUALIZERS
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg, register_all_modules
@@ -23,8 +24,22 @@ from pycocotools import mask as coco_mask
 
 from gn_det.errors import UserError
 from gn_det.inputs import checkpoints
+from gn_det.inputs.building import name_wrong_settings
 from gn_det.inputs.config import load_config
 from gn_det.zoo.download import download
+
+# Between 1 and 90, what COCO's detection annotations have no objects of.
+_NOT_IN_COCO = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+
+
+def category_ids(classes: Sequence[str]) -> list[int]:
+    """The id of each class: COCO's own for its 80 classes, otherwise 1, 2, ….
+
+    A set of one's own has ids that its annotation file says, and no model knows.
+    """
+    if tuple(classes) == CocoDataset.METAINFO['classes']:
+        return [number for number in range(1, 91) if number not in _NOT_IN_COCO]
+    return list(range(1, len(classes) + 1))
 
 
 @dataclass(frozen=True)
@@ -51,13 +66,14 @@ class Detections:
         return len(self.scores)
 
     def coco(self, image_id: int, first_id: int = 1) -> list[dict[str, Any]]:
-        """Annotations in COCO's form; category 1 is the first class."""
+        """Annotations in COCO's form, with the ids of `category_ids`."""
+        ids = category_ids(self.classes)
         found = []
         for i, (x1, y1, x2, y2) in enumerate(self.boxes.tolist()):
             one = dict(
                 id=first_id + i,
                 image_id=image_id,
-                category_id=int(self.labels[i]) + 1,
+                category_id=ids[self.labels[i]],
                 bbox=[x1, y1, x2 - x1, y2 - y1],
                 area=(x2 - x1) * (y2 - y1),
                 iscrowd=0,
@@ -98,6 +114,7 @@ class Detector:
         images: Iterable[np.ndarray],
         score_threshold: float = 0.3,
         batch_size: int = 1,
+        on_failure: Callable[[int, Exception], None] | None = None,
     ) -> Iterator[tuple[int, np.ndarray, Detections]]:
         """Detect objects; results come as batches are full.
 
@@ -110,13 +127,23 @@ class Detector:
             images: (H, W, 3) bytes, BGR as OpenCV has them; read as they are needed.
             score_threshold: what scores less is left out.
             batch_size: most images at once.
+            on_failure: is told the place of an image that the test pipeline fails on,
+                as resizing does on one far too narrow, and why; the image is left out.
+                By default the error is raised.
 
         Yields:
             The place of an image among `images`, the image, and what was found in it.
         """
         waiting: dict[tuple[int, int], list[tuple[int, np.ndarray, dict]]] = {}
         for index, image in enumerate(images):
-            data = self._pipeline(dict(img=image, img_id=index))
+            try:
+                data = self._pipeline(dict(img=image, img_id=index))
+            # A transform of anyone's may fail in any way.
+            except Exception as error:
+                if on_failure is None:
+                    raise
+                on_failure(index, error)
+                continue
             batch = waiting.setdefault(self._padded_shape(data['inputs']), [])
             batch.append((index, image, data))
             if len(batch) == batch_size:
@@ -197,7 +224,7 @@ def load_detector(
     # The weights come from the checkpoint: no pretrained backbone is fetched first.
     cfg.model.backbone.init_cfg = None
     # It warns of the missing checkpoint, which is loaded below with a check.
-    with warnings.catch_warnings(record=True):
+    with warnings.catch_warnings(record=True), name_wrong_settings(cfg):
         model = init_detector(cfg, None, device='cpu')
     checkpoints.check_fit(model, path)
     meta = load_checkpoint(model, path, map_location='cpu').get('meta', {})

@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import BaseDataset
 
 from gn_det.errors import UserError
 
@@ -35,7 +36,7 @@ def check_data(cfg: Config, splits: Iterable[str]) -> None:
         loader = cfg.get(f'{split}_dataloader')
         if loader is None:
             continue
-        for dataset in _leaf_datasets(loader.dataset):
+        for dataset in leaf_datasets(loader.dataset):
             if _is_local_coco(dataset):
                 _check_dataset(dataset, f'{split}_dataloader', needs_truth(cfg, split))
 
@@ -48,12 +49,12 @@ def needs_truth(cfg: Config, split: str) -> bool:
     return split != 'test' or not only_formatted
 
 
-def _leaf_datasets(dataset: ConfigDict) -> list[ConfigDict]:
+def leaf_datasets(dataset: ConfigDict) -> list[ConfigDict]:
     """The datasets inside wrappers (RepeatDataset, ConcatDataset, …)."""
     if 'dataset' in dataset:
-        return _leaf_datasets(dataset.dataset)
+        return leaf_datasets(dataset.dataset)
     if 'datasets' in dataset:
-        return [leaf for inner in dataset.datasets for leaf in _leaf_datasets(inner)]
+        return [leaf for inner in dataset.datasets for leaf in leaf_datasets(inner)]
     return [dataset]
 
 
@@ -99,9 +100,7 @@ def _check_dataset(dataset: ConfigDict, where: str, with_truth: bool) -> None:
 
 def _check_classes(dataset: ConfigDict, categories: list[dict], ann_file: str) -> None:
     """A dataset none of whose classes is in the file would load without an object."""
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if classes is None and dataset.type == 'CocoDataset':
-        classes = CocoDataset.METAINFO['classes']
+    classes = class_names(dataset)
     names = [category['name'] for category in categories]
     if classes is not None and not set(classes) & set(names):
         raise UserError(
@@ -109,6 +108,21 @@ def _check_classes(dataset: ConfigDict, categories: list[dict], ann_file: str) -
             f'of {ann_file} ({_shown(names)}); set '
             'train_dataloader.dataset.metainfo=dict(classes=(…)) and its like'
         )
+
+
+def class_names(dataset: ConfigDict) -> tuple[str, ...] | None:
+    """The classes that a dataset of a config gives its model, in their order.
+
+    They are what a metric evaluates. None if the dataset's type has none of its own and
+    the config names none.
+    """
+    kind = DATASETS.get(dataset.get('type', ''))
+    if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
+        return (dataset.get('metainfo') or {}).get('classes')
+    # As the dataset does itself: classes may be the path of a file that lists them.
+    meta = kind._load_metainfo(dict(dataset.get('metainfo') or {}))
+    classes = meta.get('classes')
+    return None if classes is None else tuple(classes)
 
 
 def _shown(names: Sequence[str]) -> str:
@@ -129,10 +143,14 @@ def check_coco_file(path: str | Path, with_truth: bool = True) -> dict | None:
     Raises:
         UserError: if it is not JSON, cut short, or lacks a part.
     """
-    parts = ['images', 'categories', *(['annotations'] if with_truth else [])]
     if os.path.getsize(path) > _PARSE_LIMIT_BYTES:
-        _scan_coco_file(path, parts)
+        _scan_coco_file(path, _parts(with_truth))
         return None
+    return read_coco_file(path, with_truth)
+
+
+def read_coco_file(path: str | Path, with_truth: bool = True) -> dict:
+    """The content of a COCO file of any size, checked as by `check_coco_file`."""
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
@@ -142,6 +160,7 @@ def check_coco_file(path: str | Path, with_truth: bool = True) -> dict | None:
         raise UserError(
             f'{path} is not COCO JSON: it holds a {type(content).__name__}; {_WANTED}'
         )
+    parts = _parts(with_truth)
     missing = [part for part in parts if not isinstance(content.get(part), list)]
     if missing:
         raise UserError(
@@ -152,7 +171,14 @@ def check_coco_file(path: str | Path, with_truth: bool = True) -> dict | None:
         raise UserError(f'{path} lists no images; {_WANTED}')
     if not all(isinstance(image, dict) and 'file_name' in image for image in images):
         raise UserError(f'{path}: an image without a file_name; {_WANTED}')
+    for number, category in enumerate(content['categories']):
+        if not isinstance(category, dict) or not isinstance(category.get('name'), str):
+            raise UserError(f'{path}: categories[{number}] has no name; {_WANTED}')
     return content
+
+
+def _parts(with_truth: bool) -> list[str]:
+    return ['images', 'categories', *(['annotations'] if with_truth else [])]
 
 
 _WANTED = 'expected an object with the lists images, annotations and categories'

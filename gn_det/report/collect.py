@@ -22,6 +22,7 @@ _ENVIRONMENT = re.compile(
 _PACKAGES = re.compile(r'Packages: (.+)$', re.MULTILINE)
 # The environment stands at the start of a log; the rest may be large.
 _HEAD_BYTES = 2**20
+_THINGS = {'bbox': 'boxes', 'segm': 'masks'}
 
 
 class Missing(Exception):
@@ -153,18 +154,26 @@ class Run:
         """
         found = [
             path
-            for path in self.work_dir.rglob(f'*.{kind}.json')
+            for name in _THINGS
+            for path in self.work_dir.rglob(f'*.{name}.json')
             if '.partial.' not in path.name
         ]
         if not found:
-            raise Missing(
-                f'no *.{kind}.json under {self.work_dir}: no validation with '
-                f'{ {"bbox": "boxes", "segm": "masks"}[kind] } has come to its end, or '
-                'nothing was detected. tools/train.py keeps the results of the last '
-                'validation; tools/test.py CONFIG CHECKPOINT --work-dir '
-                f'{self.work_dir} makes them too'
-            )
-        return max(found, key=lambda path: path.stat().st_mtime)
+            raise Missing(f'no *.{kind}.json under {self.work_dir}: {self._no(kind)}')
+        newest = max(found, key=lambda path: path.stat().st_mtime)
+        # Boxes of one evaluation are not shown beside the masks of another.
+        prefix = newest.name.rsplit('.', 2)[0]
+        file = newest.with_name(f'{prefix}.{kind}.json')
+        if file not in found:
+            raise Missing(f'no {file.name} beside {newest}: {self._no(kind)}')
+        return file
+
+    def _no(self, kind: str) -> str:
+        return (
+            f'no validation with {_THINGS[kind]} has come to its end, or nothing was '
+            'detected. tools/train.py keeps the results of the last validation; '
+            f'tools/test.py CONFIG CHECKPOINT --work-dir {self.work_dir} makes them too'
+        )
 
 
 def collect(work_dir: str | Path) -> Run:

@@ -10,10 +10,15 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from gn_det.evaluation.ap_table import KINDS
-from gn_det.evaluation.curves import FIGURES, plot_figures, plot_losses, step_unit
+from gn_det.evaluation.curves import (
+    FIGURES,
+    plot_figures,
+    plot_losses,
+    step_unit,
+    whole_steps,
+)
 from gn_det.evaluation.run_log import RunLog
 from gn_det.report.scores import IOU_50, IOU_75, Scores
 
@@ -74,6 +79,7 @@ def speed(log: RunLog) -> str:
             if points:
                 axes.plot(*zip(*points, strict=True), label=label)
         axes.set(xlabel='iteration', ylabel='seconds', ylim=(0, None))
+        whole_steps(axes)
         axes.grid(alpha=0.3)
         axes.legend()
 
@@ -93,7 +99,6 @@ def compared_figures(logs: Mapping[str, RunLog], key: str) -> str:
     def draw(axes: Axes) -> None:
         _plot(axes, records, key, FIGURES[key], 'step')
         axes.set_xlabel(' or '.join(sorted({step_unit(log) for log in logs.values()})))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return _drawn(draw)
 
@@ -111,6 +116,7 @@ def _plot(
             marker = 'o' if against == 'step' else None
             axes.plot(*zip(*points, strict=True), label=name, marker=marker)
     axes.set(xlabel='iteration', ylabel=label, ylim=(0, None))
+    whole_steps(axes)
     axes.grid(alpha=0.3)
     if len(runs) > 1:
         axes.legend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import jinja2
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 
 from gn_det.atomic_files import AtomicLocalBackend
 from gn_det.errors import UserError
@@ -29,8 +31,13 @@ from gn_det.version import __version__
 
 REPORT_NAME = 'report.html'
 _GIB_IN_MIB = 1024
-# Where a run was made and where it put its files is no difference between two.
-_NOT_COMPARED = ('work_dir', 'default_scope', 'launcher')
+# What a Runner reads; the rest of a config are its author's variables. Where a run was
+# made and where it put its files is no difference between two.
+_COMPARED = frozenset(inspect.signature(Runner).parameters) - {
+    'work_dir',
+    'default_scope',
+    'launcher',
+}
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under column heads; the first cell of a row names it."""
+    """Rows of text under column heads; the first cell of a row names it.
+
+    `wraps` is for long words: all columns are on the page, and their texts are broken
+    where they have to be.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ class _Report:
             try:
                 file = self.run.results_file(kind)
                 scores.append(score(kind, file, self.config))
-            except Missing as reason:
+            except (Missing, UserError) as reason:
                 reasons.append(str(reason))
         return scores, list(dict.fromkeys(reasons))
 
@@ -169,10 +181,11 @@ class _Report:
     def _images(self) -> dict[str, Any]:
         # Masks say more than boxes where there are both.
         scores = self.scores()[-1]
-        best, worst = best_and_worst(scores, self.config)
+        shown = best_and_worst(scores, self.config)
         things = {'bbox': 'boxes', 'segm': 'masks'}[scores.kind]
         return dict(
-            pictures={'Best': best, 'Worst': worst},
+            pictures={'Best': shown.best, 'Worst': shown.worst},
+            missing=shown.unreadable,
             note=f'Ranked by the F1 of each image: {things} that score '
             f'{SCORE_THRESHOLD} or more, mean over IoU 0.50 to 0.95. Left: truth. '
             'Right: prediction.',
@@ -190,6 +203,12 @@ def _section(title: str, make: Callable[[], dict[str, Any]]) -> Section:
         return Section(title, **make())
     except (Missing, UserError) as reason:
         return Section(title, missing=[str(reason)])
+    # What a run left may be odd in any way; it costs one section and not the page.
+    except Exception as error:
+        MMLogger.get_current_instance().warning(
+            f'The section {title!r} of a report cannot be made', exc_info=True
+        )
+        return Section(title, missing=[f'cannot be made: {error!r}'])
 
 
 def _ap_rows(run: Run) -> Iterator[list[str]]:
@@ -250,7 +269,7 @@ def write_report(work_dir: str | Path, data_root: str | None = None) -> Path:
         The file.
 
     Raises:
-        UserError: if nothing was logged there.
+        UserError: if nothing was logged there, or the file cannot be written.
     """
     run = collect(work_dir)
     report = _Report(run, data_root)
@@ -276,8 +295,10 @@ def write_comparison(work_dirs: Sequence[str | Path], path: str | Path) -> Path:
     """Write one page with several runs side by side.
 
     Raises:
-        UserError: if nothing was logged in one of the folders.
+        UserError: if nothing was logged in one of the folders, one is named twice, or
+            the file cannot be written.
     """
+    check_runs(work_dirs)
     runs = dict(zip(_names(work_dirs), map(collect, work_dirs), strict=True))
     logs = {name: run.log for name, run in runs.items()}
     curves = [Figure(figures.compared_losses(logs), 'total loss of the runs')]
@@ -298,6 +319,20 @@ def write_comparison(work_dirs: Sequence[str | Path], path: str | Path) -> Path:
     path = Path(path)
     _write(path, ' and '.join(runs), f'{len(runs)} runs compared', [], sections)
     return path
+
+
+def check_runs(work_dirs: Sequence[str | Path]) -> None:
+    """Look at the work directories of several runs before anything is written.
+
+    Raises:
+        UserError: if nothing was logged in one of them, or one is named twice.
+    """
+    known: set[Path] = set()
+    for work_dir in work_dirs:
+        collect(work_dir)
+        if Path(work_dir).resolve() in known:
+            raise UserError(f'{work_dir} is named twice; name each run once')
+        known.add(Path(work_dir).resolve())
 
 
 def _names(work_dirs: Sequence[str | Path]) -> list[str]:
@@ -328,12 +363,11 @@ def _differences(runs: Mapping[str, Run]) -> dict[str, Any]:
     rows = [
         [key, *(one.get(key, '–') for one in flat)]
         for key in keys
-        if len({one.get(key) for one in flat}) > 1
-        and key.split('.')[0] not in _NOT_COMPARED
+        if len({one.get(key) for one in flat}) > 1 and key.split('.')[0] in _COMPARED
     ]
     if not rows:
         return dict(note='None: the configs are the same.')
-    return dict(table=Table(['', *runs], rows))
+    return dict(table=Table(['', *runs], rows, wraps=True))
 
 
 def _flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
@@ -373,7 +407,10 @@ def _write(
         made=f'{datetime.now():%Y-%m-%d %H:%M}',
         version=__version__,
     )
-    AtomicLocalBackend().put(page.encode(), path)
+    try:
+        AtomicLocalBackend().put(page.encode(), path)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror}') from error
 
 
 @contextmanager

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from gn_det.evaluation.result_file import check_results, load_truth, read_results
+from gn_det.inputs.data import class_names, leaf_datasets
 from gn_det.report.collect import Missing
 
 # COCO's own: ten IoU thresholds from 0.50 to 0.95; the index of 0.50 and of 0.75.
 IOU_50, IOU_75 = 0, 5
 # What a prediction must score to count for an image, and to be painted.
 SCORE_THRESHOLD = 0.3
+# Of a detection; with a box beside the mask, pycocotools would evaluate boxes.
+_WANTED = {
+    kind: ('image_id', 'category_id', 'score', field)
+    for kind, field in (('bbox', 'bbox'), ('segm', 'segmentation'))
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Scores:
         kind: `bbox` or `segm`.
         truth: the annotations.
         results: the predictions, loaded beside them.
-        classes: category names.
+        classes: names of the evaluated categories.
         class_ap: AP (0–1, IoU 0.50:0.95) per class; NaN for a class without objects.
         precision: (10 IoU thresholds, 101 recalls), the mean over the classes.
         image_f1: F1 per image id at `SCORE_THRESHOLD`, the mean over the ten IoU
@@ -60,13 +67,27 @@ def score(kind: str, results_file: Path, cfg: Config) -> Scores:
         kind: `bbox` or `segm`.
         results_file: COCO results.
         cfg: names annotations in its evaluators; the first that hold all images of the
-            results are taken.
+            results are taken. The classes are those of the evaluator's dataset, as the
+            metric has them; objects of others are no part of the truth.
 
     Raises:
-        Missing: if the results cannot be read, are empty, or fit no annotations.
+        Missing: if the results are empty, or fit no annotations.
+        UserError: if results or annotations are not what COCO's files hold.
     """
-    found = _read_results(results_file, kind)
-    truth = _truth(cfg, {record['image_id'] for record in found}, results_file)
+    found = read_results(results_file)
+    if not found:
+        raise Missing(f'{results_file} holds no detection: the model found nothing')
+    images = {record['image_id'] for record in found}
+    ann_file, content = _truth(cfg, kind, images, results_file)
+    check_results(results_file, found, content, [kind])
+    truth = _of_classes(content, _classes(cfg, ann_file), ann_file)
+    found = [
+        {key: value for key, value in record.items() if key in _WANTED[kind]}
+        for record in found
+        if record['category_id'] in truth.cats
+    ]
+    if not found:
+        raise Missing(f'{results_file} holds no detection of the classes of the config')
     # pycocotools tells its progress on stdout.
     with contextlib.redirect_stdout(io.StringIO()):
         results = truth.loadRes(found)
@@ -95,27 +116,11 @@ def score(kind: str, results_file: Path, cfg: Config) -> Scores:
     )
 
 
-def _read_results(path: Path, kind: str) -> list[dict]:
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise Missing(f'{path} is not whole JSON ({error}); evaluate again') from error
-    if not found:
-        raise Missing(f'{path} holds no detection: the model found nothing')
-    if kind == 'segm':
-        for record in found:
-            # With a box, pycocotools would take the results for boxes.
-            record.pop('bbox', None)
-    return found
-
-
-def _truth(cfg: Config, images: set[int], results_file: Path) -> COCO:
-    wanted = []
-    for key in ('val_evaluator', 'test_evaluator'):
-        evaluators = cfg.get(key) or []
-        evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
-        wanted += [e['ann_file'] for e in evaluators if e.get('ann_file')]
-    wanted = list(dict.fromkeys(wanted))
+def _truth(
+    cfg: Config, kind: str, images: set[int], results_file: Path
+) -> tuple[str, dict[str, Any]]:
+    """The annotations that results are of: the file and its content."""
+    wanted = list(dict.fromkeys(path for _, path in _annotations(cfg)))
     if not wanted:
         raise Missing('the config names no annotations (val_evaluator.ann_file)')
     present = [path for path in wanted if os.path.isfile(path)]
@@ -125,25 +130,54 @@ def _truth(cfg: Config, images: set[int], results_file: Path) -> COCO:
             'training ran, or with --data-root PATH'
         )
     for path in present:
-        truth = _read_truth(path)
-        if truth.anns and images <= set(truth.imgs):
-            return truth
+        content = load_truth(path, [kind])
+        if images <= {image['id'] for image in content['images']}:
+            if not content['annotations']:
+                raise Missing(f'{path} has no object: there is nothing to compare with')
+            return path, content
     raise Missing(f'{results_file} is of other images than {", ".join(present)}')
 
 
-def _read_truth(path: str) -> COCO:
+def _annotations(cfg: Config) -> Iterator[tuple[str, str]]:
+    """Split and annotation file of every evaluator that names one."""
+    for split in ('val', 'test'):
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for one in evaluators if isinstance(evaluators, list) else [evaluators]:
+            if one.get('ann_file'):
+                yield split, one['ann_file']
+
+
+def _classes(cfg: Config, ann_file: str) -> tuple[str, ...] | None:
+    """The classes that are evaluated on a file; None if the config names none."""
+    split = next(split for split, path in _annotations(cfg) if path == ann_file)
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+    return class_names(leaf_datasets(dataset)[0]) if dataset else None
+
+
+def _of_classes(
+    content: dict[str, Any], classes: tuple[str, ...] | None, ann_file: str
+) -> COCO:
+    categories = [
+        category
+        for category in content['categories']
+        if classes is None or category['name'] in classes
+    ]
+    if not categories:
+        raise Missing(f'none of the classes of the config is a category of {ann_file}')
+    ids = {category['id'] for category in categories}
+    objects = [a for a in content['annotations'] if a['category_id'] in ids]
     truth = COCO()
-    try:
-        content = json.loads(Path(path).read_text())
+    truth.dataset = {
+        'info': {},
+        **content,
+        'categories': categories,
         # pycocotools takes an object with the id 0 for one that was not matched.
-        for number, annotation in enumerate(content['annotations'], start=1):
-            annotation['id'] = number
-        content.setdefault('info', {})
-        truth.dataset = content
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth.createIndex()
-    except (ValueError, KeyError, TypeError) as error:
-        raise Missing(f'{path} is not COCO JSON: {error!r}') from error
+        'annotations': [
+            {'iscrowd': 0, **one, 'id': number} for number, one in enumerate(objects, 1)
+        ],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
     return truth
 
 

@@ -12,13 +12,27 @@ from gn_det.zoo.loading import trust_local_files
 
 
 class CfgOptions(DictAction):
-    """mmengine's `KEY=VALUE` pairs; a word without `=` is the user's mistake."""
+    """mmengine's `KEY=VALUE` pairs; what is none is the user's mistake.
+
+    mmengine drops the spaces of a value and splits it at commas. `data_root`, also that
+    of one dataset, is a path and is taken as it is.
+    """
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
+        roots, others = {}, []
         for pair in values:
-            if '=' not in pair:
+            key, equals, value = pair.partition('=')
+            if not equals:
                 raise UserError(f'{option_string}: expected KEY=VALUE, got {pair!r}')
-        super().__call__(parser, namespace, values, option_string)
+            if key.rpartition('.')[2] == 'data_root':
+                roots[key] = value
+            else:
+                others.append(pair)
+        try:
+            super().__call__(parser, namespace, others, option_string)
+        except AssertionError as error:
+            raise UserError(f'{option_string}: {error}') from error
+        setattr(namespace, self.dest, getattr(namespace, self.dest) | roots)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

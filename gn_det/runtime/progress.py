@@ -18,13 +18,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from gn_det.evaluation.ap_table import KINDS
+from gn_det.version import __version__
 
 VALIDATION_RESULTS = 'val'
 _PARTIAL = 'val.partial'
 _RESULTS = (*KINDS, 'proposal')
 # The two families have the same modules under different names of their packages.
 _PACKAGES = (
-    'gn_det', 'mmdet', 'onedl-mmdetection', 'mmcv-lite', 'mmcv', 'onedl-mmcv', 'triton',
+    'mmdet', 'onedl-mmdetection', 'mmcv-lite', 'mmcv', 'onedl-mmcv', 'triton',
 )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def _clock(seconds: float) -> str:
 
 def installed_packages() -> str:
     """`NAME VERSION` of the packages whose versions mmengine's log leaves out."""
-    found = []
+    found = [f'gn_det {__version__}']
     for name in _PACKAGES:
         try:
             found.append(f'{name} {version(name)}')

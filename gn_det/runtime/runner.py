@@ -4,31 +4,44 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+import matplotlib
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from gn_det.atomic_files import save_checkpoints_atomically
 from gn_det.errors import UserError
 from gn_det.evaluation.same_shape import batch_by_shape
+from gn_det.evaluation.settings import remove_results
 from gn_det.inputs import checkpoints
+from gn_det.inputs.building import name_wrong_settings
 from gn_det.inputs.data import check_data
 from gn_det.models import FusedDetector
 from gn_det.report import report_at_end
 from gn_det.runtime.distributed import prepare_distributed
+from gn_det.runtime.lr_scaling import stretch_iterations
+from gn_det.runtime.outputs import make_folder, make_folder_of
 from gn_det.runtime.progress import ProgressHook, enable_tensorboard
 
 
-def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
-    """Check data and checkpoint, prepare batches and processes, build the Runner.
+def build_runner(
+    cfg: Config, splits: tuple[str, ...], results_file: str | None = None
+) -> Runner:
+    """Check what is read and written, prepare batches and processes, build the Runner.
+
+    Args:
+        cfg: a whole config.
+        splits: of the data: `'train'`, `'val'`, `'test'`.
+        results_file: what `--out` names, written when all has been computed.
 
     Raises:
-        UserError: for missing or wrong data, a checkpoint that cannot be read, and a
-            launcher that was not launched.
+        UserError: for missing or wrong data, a checkpoint that cannot be read, a place
+            that cannot be written to, and a launcher that was not launched.
     """
     check_data(cfg, splits)
     for split in splits:
@@ -38,6 +51,9 @@ def build_runner(cfg: Config, splits: tuple[str, ...]) -> Runner:
         # Before there is a work directory: the Runner makes one when it is built.
         checkpoints.load_state_dict(cfg.load_from)
     prepare_distributed(cfg)
+    make_folder(cfg.work_dir, '--work-dir')
+    if results_file is not None:
+        make_folder_of(results_file, '--out')
     setup_cache_size_limit_of_dynamo()
     save_checkpoints_atomically()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -77,8 +93,11 @@ def enable_channels_last(cfg: Config) -> None:
 def enable_lr_scaling(cfg: Config) -> None:
     """Scale the learning rate with the batch size (`--auto-scale-lr`).
 
+    A schedule counted in iterations is stretched, so that it sees as many images.
+
     Raises:
-        UserError: if the config does not say for which batch size its rate is meant.
+        UserError: if the config does not say for which batch size its rate is meant, or
+            has a schedule that cannot be stretched.
     """
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise UserError(
@@ -86,6 +105,7 @@ def enable_lr_scaling(cfg: Config) -> None:
             'add auto_scale_lr=dict(base_batch_size=16) with the batch size its '
             'learning rate is meant for'
         )
+    stretch_iterations(cfg)
     cfg.auto_scale_lr.enable = True
 
 
@@ -93,8 +113,12 @@ def show_predictions(cfg: Config, args: Namespace) -> None:
     """Paint the predictions of a test run (`--show`, `--wait-time`, `--show-dir`).
 
     Raises:
-        UserError: if the config has no visualization hook to do it.
+        UserError: if the config has no visualization hook to do it, or there is no
+            display for `--show`.
     """
+    # Without one, matplotlib falls back to a canvas that nobody sees.
+    if args.show and matplotlib.get_backend().lower() == 'agg':
+        raise UserError('--show: there is no display; --show-dir saves the images')
     try:
         trigger_visualization_hook(cfg, args)
     except RuntimeError as error:
@@ -127,13 +151,14 @@ def run_training(cfg: Config) -> None:
     interrupted or fails after its first logged iteration.
     """
     enable_tensorboard(cfg)
-    runner = build_runner(cfg, ('train', 'val'))
-    runner.register_hook(ProgressHook())
-    if cfg.get('load_from'):
-        exact = bool(cfg.get('resume'))
-        checkpoints.check_fit(runner.model, cfg.load_from, exact)
-    with report_at_end(runner.work_dir):
-        runner.train()
+    with name_wrong_settings(cfg):
+        runner = build_runner(cfg, ('train', 'val'))
+        runner.register_hook(ProgressHook())
+        if cfg.get('load_from'):
+            exact = bool(cfg.get('resume'))
+            checkpoints.check_fit(runner.model, cfg.load_from, exact)
+        with report_at_end(runner.work_dir):
+            runner.train()
 
 
 def run_test(cfg: Config, results_file: str | None = None) -> dict[str, float]:
@@ -149,8 +174,11 @@ def run_test(cfg: Config, results_file: str | None = None) -> dict[str, float]:
     Raises:
         UserError: for wrong data, or a checkpoint that does not match the model.
     """
-    runner = build_runner(cfg, ('test',))
-    checkpoints.check_fit(runner.model, cfg.load_from)
-    if results_file is not None:
-        runner.test_evaluator.metrics.append(DumpDetResults(results_file))
-    return runner.test()
+    with name_wrong_settings(cfg):
+        runner = build_runner(cfg, ('test',), results_file)
+        checkpoints.check_fit(runner.model, cfg.load_from)
+        if results_file is not None:
+            runner.test_evaluator.metrics.append(DumpDetResults(results_file))
+        if is_main_process():
+            remove_results(cfg)
+        return runner.test()

@@ -11,7 +11,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from gn_det.datasets import ShapesSpec, generate_shapes
+from gn_det.datasets import ShapesSpec, generate_shapes, read_stamp
 from gn_det.datasets.shapes import _uncompressed_rle, draw_image
 
 SPEC = ShapesSpec(num_train=10, num_val=3, height=80, width=96, crowd_fraction=0.5)
@@ -127,6 +127,29 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match='not a generated set'):
         generate_shapes(tmp_path, SPEC)
     assert precious.read_bytes() == b'x'
+
+
+@pytest.mark.parametrize('name', ['notes.txt', 'train/mine.png', 'val/a/000001.jpg'])
+def test_files_of_something_else_in_a_set_are_kept(tmp_path, name):
+    root = tmp_path / 'set'
+    small = replace(SPEC, num_train=2, num_val=1)
+    generate_shapes(root, small)
+    precious = root / name
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_bytes(b'x')
+    assert not generate_shapes(root, small)
+    with pytest.raises(FileExistsError, match=f'{name} is not of the set of shapes'):
+        generate_shapes(root, replace(small, num_train=3))
+    assert precious.read_bytes() == b'x'
+    assert len(load(root).imgs) == 2
+
+
+@pytest.mark.parametrize('stamp', ['5', '{}', '[1]', 'x'])
+def test_a_stamp_that_is_none(tmp_path, stamp):
+    (tmp_path / 'shapes.json').write_text(stamp)
+    assert read_stamp(tmp_path) is None
+    with pytest.raises(FileExistsError, match='not a generated set'):
+        generate_shapes(tmp_path, SPEC)
 
 
 def test_interrupted_generation_leaves_nothing(tmp_path):

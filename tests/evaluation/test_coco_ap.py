@@ -191,6 +191,29 @@ def test_truth_from_the_samples(shapes):
     assert figures['coco/bbox_mAP'] == evaluate(shapes, 0.8)['coco/bbox_mAP']
 
 
+@pytest.mark.parametrize('evaluator', EVALUATORS)
+def test_predictions_that_are_no_numbers_are_left_out_and_counted(
+    shapes, monkeypatch, evaluator
+):
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: said.append(text))
+    expected = evaluate(shapes, 1.0, metric='bbox')
+    ann_file = str(shapes / 'annotations/instances_train.json')
+    coco = COCO(ann_file)
+    samples = [sample(coco, image_id, 1.0) for image_id in coco.imgs]
+    for one in samples[:3]:
+        found = one['pred_instances']
+        for key in ('bboxes', 'scores', 'labels', 'masks'):
+            found[key] = torch.cat([found[key][:1], found[key]])
+        found['bboxes'][0, 2] = float('nan')
+        found['scores'][0] = 2.0
+    metric = build(ann_file, metric='bbox', evaluator=evaluator)
+    metric.process({}, samples)
+    assert metric.evaluate(size=len(samples)) == pytest.approx(expected, abs=1e-12)
+    assert len(said) == 1
+    assert '3 of' in said[0]
+
+
 def test_mistakes_are_named(shapes):
     ann_file = shapes / 'annotations/instances_train.json'
     with pytest.raises(UserError, match="evaluator='numpy' is unknown"):

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from gn_det.errors import UserError
 from gn_det.evaluation.coco_figures import EVALUATORS, FIGURES, coco_figures
 
 # pycocotools adds 2⁻⁵² to a number of detections, so a precision may be one ulp less,
@@ -218,14 +220,46 @@ def test_annotation_ids_do_not_matter(evaluator):
         assert found == expected
 
 
-def test_names_as_ids_of_images():
+@pytest.mark.parametrize('rename', [lambda i: f'name {i}', lambda i: 2**70 + i])
+@pytest.mark.parametrize('part', ['images', 'categories'])
+def test_ids_that_the_faster_evaluator_does_not_know(part, rename):
     truth, results = one_image([BOX], [(7, BOX, 0.9)])
     expected = coco_figures(truth, results, 'bbox').values
-    for record in (*truth['images'], *truth['annotations'], *results):
-        key = 'image_id' if 'image_id' in record else 'id'
-        record[key] = f'image {record[key]}'
+    key = {'images': 'image_id', 'categories': 'category_id'}[part]
+    for record in truth[part]:
+        record['id'] = rename(record['id'])
+    for record in (*truth['annotations'], *results):
+        record[key] = rename(record[key])
     found = coco_figures(truth, results, 'bbox').values
     assert found == pytest.approx(expected, abs=ROUNDING)
+    with pytest.raises(UserError, match='evaluate these by pycocotools'):
+        coco_figures(truth, results, 'bbox', evaluator='faster-coco-eval')
+
+
+@pytest.mark.parametrize('kind', ['bbox', 'segm'])
+@pytest.mark.parametrize(
+    'broken',
+    [
+        dict(score=math.nan),
+        dict(score=math.inf),
+        dict(bbox=[math.nan] * 4),
+        dict(bbox=[1.0, 2.0, math.inf, 4.0]),
+    ],
+)
+def test_detections_that_are_no_numbers_are_left_out_by_both(kind, broken):
+    truth, results = one_image([BOX], [(7, BOX, 0.5), (9, BOX, 0.4)])
+    # By its score it would stand first, by its place it takes the one object.
+    broken = results[0] | dict(score=0.9) | broken
+    counts = kind == 'segm' and 'bbox' in broken and math.isfinite(broken['score'])
+    for place in range(3):
+        given = [*results[:place], broken, *results[place:]]
+        left = given if counts else results
+        for name in EVALUATORS:
+            found = coco_figures(truth, given, kind, evaluator=name)
+            assert found == coco_figures(truth, left, kind, evaluator=name)
+    if not counts:
+        empty = coco_figures(truth, [broken], kind)
+        assert empty.values == dict.fromkeys(FIGURES, 0.0)
 
 
 def test_no_detection_is_zero():

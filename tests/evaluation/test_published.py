@@ -10,6 +10,10 @@ from rich.console import Console
 from gn_det.errors import UserError
 from gn_det.evaluation.ap_table import ap_table, class_table
 from gn_det.evaluation.published import Published, published_figures
+from gn_det.evaluation.settings import set_up_evaluation
+from gn_det.inputs.config import load_config
+from gn_det.runtime.runner import enable_channels_last
+from gn_det.runtime.tta import enable_tta
 from tests.running import CONFIG, REPOSITORY
 
 R50 = 'configs/gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py'
@@ -54,6 +58,55 @@ def test_another_set_and_another_config(val2017, tmp_path):
     assert 'not in the zoo' in published_figures(tmp_path / 'mine.py', val2017)
     found = published_figures(REPOSITORY / CONFIG, val2017)
     assert 'generated shapes' in found
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        ({'model.test_cfg.rcnn.max_per_img': 20}, 'rcnn.max_per_img is 20, not 100'),
+        ({'model.test_cfg.rcnn.nms.iou_threshold': 0.6}, 'iou_threshold is 0.6, not'),
+        (
+            {'test_evaluator.iou_thrs': [0.5]},
+            'test_evaluator.iou_thrs.0 is 0.5, not abs',
+        ),
+        (
+            {'test_dataloader.dataset.pipeline.1.scale': (667, 400)},
+            'pipeline.1.scale.0 is 667, not 1333, and 1 more',
+        ),
+        ({'test_dataloader.dataset.indices': 10}, 'dataset.indices is 10, not absent'),
+    ],
+)
+def test_figures_of_other_settings_are_not_comparable(val2017, options, said):
+    cfg = load_config(str(REPOSITORY / R50), options)
+    found = published_figures(cfg.filename, val2017, cfg)
+    assert found.startswith('not comparable: the zoo has box AP 40.2, mask AP 36.4 for')
+    assert said in found
+    assert '\n' not in found
+
+
+def test_tta_is_not_comparable(val2017):
+    cfg = load_config(str(REPOSITORY / R50), {'test_evaluator.metric': 'bbox'})
+    enable_tta(cfg)
+    found = published_figures(cfg.filename, val2017, cfg)
+    assert 'not comparable: the zoo has' in found
+    assert "model.type is 'BoxTTAModel', not 'FusedMaskRCNN'" in found
+
+
+def test_settings_without_an_effect_on_ap_are_comparable(val2017, tmp_path):
+    options = {
+        'data_root': str(tmp_path),
+        'test_evaluator.metric': 'bbox',
+        'test_dataloader.batch_size': 4,
+        'test_dataloader.num_workers': 0,
+        'model.recompute': True,
+        'train_cfg.max_epochs': 3,
+        'randomness.seed': 3,
+    }
+    cfg = load_config(str(REPOSITORY / R50), options, str(tmp_path / 'work'))
+    enable_channels_last(cfg)
+    set_up_evaluation(cfg, classwise=True, evaluator='pycocotools')
+    found = published_figures(cfg.filename, val2017, cfg)
+    assert isinstance(found, Published), found
 
 
 def test_a_broken_zoo_does_not_cost_the_evaluation(val2017, monkeypatch):

@@ -6,7 +6,13 @@ import pytest
 from mmengine.config import Config
 
 from gn_det.errors import UserError
-from gn_det.evaluation.settings import evaluated_file, only_formats, set_up_evaluation
+from gn_det.evaluation.settings import (
+    evaluated_file,
+    only_formats,
+    remove_results,
+    set_up_evaluation,
+    written_results,
+)
 
 DATASET = dict(data_root='data/coco/', ann_file='annotations/val.json')
 
@@ -56,3 +62,22 @@ def test_flags_without_a_coco_evaluator():
     assert evaluated_file(cfg) is None
     with pytest.raises(UserError, match='--format-only: test_evaluator of'):
         set_up_evaluation(cfg, format_only=True)
+
+
+def test_results_of_an_earlier_run_are_not_those_of_this_one(tmp_path):
+    cfg = config([dict(type='CocoMetric'), dict(type='VOCMetric')])
+    cfg.work_dir = str(tmp_path)
+    set_up_evaluation(cfg)
+    for name in ('results.bbox.json', 'results.segm.json', 'val.bbox.json'):
+        (tmp_path / name).write_text('[]')
+    assert len(written_results(cfg)) == 2
+    for _ in range(2):
+        remove_results(cfg)
+        assert written_results(cfg) == []
+    assert [path.name for path in tmp_path.iterdir()] == ['val.bbox.json']
+
+
+def test_results_that_are_nowhere():
+    cfg = config(dict(type='CocoMetric'))
+    remove_results(cfg)
+    assert written_results(cfg) == []

@@ -8,10 +8,11 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from gn_det.errors import UserError
-from gn_det.inference import run_demo
+from gn_det.inference import demo, run_demo
 
 
 @pytest.fixture
@@ -99,6 +100,84 @@ def test_nothing_readable_writes_nothing(detector, folder, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def test_no_two_files_are_painted_into_one(detector, shapes, tmp_path):
+    root, out = tmp_path / 'in', tmp_path / 'out'
+    root.mkdir()
+    images = sorted((shapes / 'val').glob('*.jpg'))
+    write_video(root / 'clip.avi', images[:1])
+    write_video(root / 'clip.mkv', images[:2])
+    write_video(root / 'film.avi', images[:1])
+    shutil.copy(root / 'film.avi', root / 'film.mp4')
+    for name in ('a.png', 'a.jpg', 'b.gif.png', 'c.png'):
+        cv2.imwrite(str(root / name), cv2.imread(str(images[0])))
+    Image.open(images[0]).save(root / 'b.gif')
+    shutil.copy(root / 'c.png', root / 'c')
+    done = run_demo(detector, root, out, score_threshold=0.9)
+    assert not done.skipped
+    painted = sorted(path.name for path in (out / 'painted').iterdir())
+    assert painted == [
+        'a.jpg', 'a.png', 'b.gif-2.png', 'b.gif.png', 'c-2.png', 'c.png',
+        'clip.mkv.mp4', 'clip.mp4', 'film.avi.mp4', 'film.mp4',
+    ]  # fmt: skip
+    assert sorted(path.name for path in done.painted) == painted
+
+
+def test_an_image_the_pipeline_fails_on_is_named(detector, folder, tmp_path):
+    cv2.imwrite(str(folder / 'b.png'), np.zeros((2, 3000, 3), np.uint8))
+    done = run_demo(detector, folder, tmp_path / 'out', batch_size=8)
+    assert folder / 'b.png' in done.skipped
+    assert {'a.jpg', 'grey.png'} <= {path.name for path in done.painted}
+    names = {i['file_name'] for i in json.loads(done.results.read_text())['images']}
+    assert {'a.jpg', 'grey.png'} <= names
+    assert 'b.png' not in names
+
+
+def test_a_video_the_pipeline_fails_on_is_named(
+    detector, folder, tmp_path, monkeypatch
+):
+    def broken(_):
+        raise ValueError('no such size')
+
+    monkeypatch.setattr(detector, '_pipeline', broken)
+    done = run_demo(detector, folder / 'film.avi', tmp_path / 'out')
+    assert done.skipped == [folder / 'film.avi']
+    assert done.painted == []
+    assert done.results is None
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError])
+def test_what_was_found_is_written_when_it_is_cut_short(
+    detector, folder, tmp_path, monkeypatch, error
+):
+    paint = detector.paint
+    painted = []
+
+    def interrupted(image, found):
+        if painted:
+            raise error
+        painted.append(found)
+        return paint(image, found)
+
+    monkeypatch.setattr(detector, 'paint', interrupted)
+    with pytest.raises(error):
+        run_demo(detector, folder, tmp_path / 'out')
+    results = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert results['images'][0]['file_name'] == 'a.jpg'
+
+
+def test_images_of_other_kinds_are_not_called_damaged(detector, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(demo, 'print_log', lambda text, **_: said.append(text))
+    root = tmp_path / 'in'
+    root.mkdir()
+    colours = np.random.default_rng(0).random((40, 40, 3), np.float32)
+    cv2.imwrite(str(root / 'colours.tiff'), colours)
+    Image.fromarray(colours[..., 0]).save(root / 'depth.tiff')
+    assert len(run_demo(detector, root, tmp_path / 'out').skipped) == 2
+    assert 'colours.tiff: Pillow does not know its kind' in said[0]
+    assert 'depth.tiff: OpenCV does not read TIFF of mode F; save it with' in said[1]
+
+
 def test_mistakes(detector, folder, tmp_path):
     with pytest.raises(UserError, match='no image, folder or video at'):
         run_demo(detector, tmp_path / 'nowhere', tmp_path / 'out')
@@ -108,3 +187,9 @@ def test_mistakes(detector, folder, tmp_path):
     shutil.copytree(folder, moved)
     with pytest.raises(UserError, match='would replace it'):
         run_demo(detector, moved, tmp_path / 'out')
+    theirs = folder / 'predictions.json'
+    theirs.write_text('precious')
+    for source in (folder, folder / 'a.jpg'):
+        with pytest.raises(UserError, match='would replace it'):
+            run_demo(detector, source, folder)
+    assert theirs.read_text() == 'precious'

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from pycocotools import mask as coco_mask
 
 from gn_det.errors import UserError
 from gn_det.inference import load_detector
+from gn_det.inference.detector import category_ids
 from tests.running import CONFIG, REPOSITORY
 
 PATH = REPOSITORY / CONFIG
@@ -109,6 +111,33 @@ def test_class_names_of_the_config_where_the_checkpoint_has_none(checkpoint, tmp
     assert found.classes == ('circle', 'square', 'triangle')
 
 
+def test_an_image_the_pipeline_fails_on_is_left_out_or_an_error(detector):
+    images = [image(64, 64), np.zeros((2, 3000, 3), np.uint8), image(64, 64, 1)]
+    failed = []
+    found = list(
+        detector.detect(images, batch_size=3, on_failure=lambda *a: failed.append(a))
+    )
+    assert [index for index, _, _ in found] == [0, 2]
+    ((index, error),) = failed
+    assert index == 1
+    assert str(error)
+    with pytest.raises(type(error)):
+        list(detector.detect(images))
+
+
+def test_categories_of_coco_have_its_ids():
+    names = CocoDataset.METAINFO['classes']
+    ids = dict(zip(names, category_ids(names), strict=True))
+    known = {
+        'person': 1, 'stop sign': 13, 'backpack': 27, 'bottle': 44, 'wine glass': 46,
+        'dining table': 67, 'toilet': 70, 'tv': 72, 'refrigerator': 82, 'book': 84,
+        'toothbrush': 90,
+    }  # fmt: skip
+    assert {name: ids[name] for name in known} == known
+    assert len(set(ids.values())) == 80
+    assert category_ids(names[:3]) == [1, 2, 3]
+
+
 def test_mistakes(checkpoint, tmp_path):
     with pytest.raises(UserError, match=r'no published weights.*give the checkpoint'):
         load_detector(PATH)
@@ -116,6 +145,8 @@ def test_mistakes(checkpoint, tmp_path):
         load_detector(PATH, tmp_path / 'nothing.pth', 'cpu')
     with pytest.raises(UserError, match='--device gpu cannot be used'):
         load_detector(PATH, checkpoint, 'gpu')
+    with pytest.raises(UserError, match=r'model\.typo: \w+ has no such setting'):
+        load_detector(PATH, checkpoint, 'cpu', {'model.typo': 1})
     with pytest.raises(UserError, match='does not match the model'):
         load_detector(PATH, checkpoint, 'cpu', {'model.neck.num_outs': 5,
                       'model.roi_head.bbox_head.num_classes': 4})  # fmt: skip

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 
 import pytest
 from PIL import Image
 
 from gn_det.errors import UserError
+from gn_det.report import check_runs, report_at_end, write_comparison, write_report
 from gn_det.report import page as page_module
-from gn_det.report import report_at_end, write_comparison, write_report
 from tests.report.pages import Page
 
 NEED_RESULTS = ('Classes', 'Precision and recall', 'Images')
@@ -71,7 +72,8 @@ def test_names_are_text_and_not_markup(make_run, tmp_path, shapes):
     file.write_text(json.dumps(content))
     first = moved / 'val' / content['images'][0]['file_name']
     shutil.copy(next((moved / 'val').glob('*.jpg')), first)
-    options = {'metainfo.classes': (evil, 'b', 'c')}
+    names = tuple(category['name'] for category in content['categories'])
+    options = {'val_dataloader.dataset.metainfo.classes': names}
     path = write_report(make_run('<b>run & co', moved, **options))
     page = Page(path)
     assert 'script' not in {tag for tag, _ in page.tags}
@@ -88,7 +90,9 @@ def test_class_with_markup_is_drawn(make_run, tmp_path, shapes):
     for category in content['categories']:
         category['name'] = f'$_{category["id"]}^$ <b>&'
     file.write_text(json.dumps(content))
-    page = Page(write_report(make_run(), str(moved)))
+    names = tuple(category['name'] for category in content['categories'])
+    run = make_run(**{'val_dataloader.dataset.metainfo.classes': names})
+    page = Page(write_report(run, str(moved)))
     assert not any(page.missing.values())
 
 
@@ -102,7 +106,7 @@ def test_results_that_are_not_there(make_run, broken):
             content = file.read_text()
             file.write_text('[]' if broken == 'empty' else content[: len(content) // 2])
     page = Page(write_report(work_dir))
-    said = {'absent': 'tools/test.py', 'half': 'is not whole', 'empty': 'no detection'}
+    said = {'absent': 'tools/test.py', 'half': 'is not JSON', 'empty': 'no detection'}
     for section in NEED_RESULTS:
         assert said[broken] in ' '.join(page.missing[section])
     assert page.images['Training curves']
@@ -134,6 +138,86 @@ def test_annotations_without_images(make_run, shapes, tmp_path):
     page = Page(write_report(make_run(data_root=moved)))
     assert page.images['Classes']
     assert 'image not found' in page.missing['Images'][0]
+
+
+def test_only_the_classes_of_the_model_count(make_run, shapes):
+    """Classes, curves and images are of what the metric evaluated, and of no more."""
+    work_dir = make_run(**{'val_dataloader.dataset.metainfo.classes': ('square',)})
+    for kind in ('bbox', 'segm'):
+        file = work_dir / f'val.{kind}.json'
+        found = [one for one in json.loads(file.read_text()) if one['category_id'] == 2]
+        file.write_text(json.dumps(found))
+    page = Page(write_report(work_dir))
+    assert not any(page.missing.values()), page.missing
+    assert 'Without objects' not in page.sections['Classes']
+
+
+def test_an_image_that_cannot_be_read_costs_no_other(make_run, shapes, tmp_path):
+    moved = tmp_path / 'moved'
+    shutil.copytree(shapes, moved)
+    first, second = sorted((moved / 'val').glob('*.jpg'))[:2]
+    first.write_bytes(b'')
+    second.unlink()
+    page = Page(write_report(make_run(data_root=moved)))
+    assert len(page.images['Images']) == 2
+    assert {str(p) for p in (first, second)} == {
+        reason.rsplit(' ', 1)[-1] for reason in page.missing['Images']
+    }
+
+
+def test_results_that_are_something_else(make_run):
+    work_dir = make_run()
+    (work_dir / 'val.segm.json').write_text('{"images": []}')
+    page = Page(write_report(work_dir))
+    assert 'it holds a dict; expected a list' in page.missing['Classes'][0]
+    assert len(page.images['Images']) == 4
+
+
+def test_odd_lines_of_a_log(make_run):
+    work_dir = make_run()
+    scalars = work_dir / '20261121_100000/vis_data/scalars.json'
+    odd = '5\n[1]\n{"loss": 1}\n{"loss": "x", "iter": 2}\n{"coco/bbox_mAP": 1}\nnull\n'
+    scalars.write_bytes(odd.encode() + b'\xff\n' + scalars.read_bytes())
+    (work_dir / '20261121_100001').mkdir()
+    (work_dir / '20261121_100001/20261121_100001.json').write_text('[1]')
+    page = Page(write_report(work_dir))
+    assert not any(page.missing.values()), page.missing
+
+
+def test_a_section_that_fails_costs_no_other(make_run, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError('of all things')
+
+    monkeypatch.setattr(page_module.figures, 'losses', broken)
+    page = Page(write_report(make_run()))
+    assert 'ZeroDivisionError' in page.missing['Training curves'][0]
+    assert page.images['Images']
+
+
+def test_masks_of_an_earlier_evaluation_are_not_shown(make_run):
+    work_dir = make_run()
+    boxes = work_dir / 'results.bbox.json'
+    shutil.copy(work_dir / 'val.bbox.json', boxes)
+    os.utime(boxes, (2e9, 2e9))
+    page = Page(write_report(work_dir))
+    assert 'no results.segm.json beside' in page.missing['Classes'][0]
+    assert 'From results.bbox.json' in page.sections['Classes']
+    assert 'boxes that score' in page.sections['Images']
+
+
+def test_a_place_that_cannot_be_written(make_run):
+    work_dir = make_run()
+    (work_dir / 'report.html').mkdir()
+    with pytest.raises(UserError, match=r'cannot write .*report\.html: Is a directory'):
+        write_report(work_dir)
+
+
+def test_runs_are_looked_at_before_anything_is_written(make_run, tmp_path):
+    run = make_run()
+    with pytest.raises(UserError, match='is named twice'):
+        check_runs([run, tmp_path / '.' / run.name])
+    with pytest.raises(UserError, match='nothere'):
+        check_runs([run, tmp_path / 'nothere'])
 
 
 def test_killed_run(make_run):
@@ -184,6 +268,18 @@ def test_comparison(make_run, tmp_path):
     assert any('train_dataloader.batch_size 4 2' in line for line in differing)
     # The data and the model are the same.
     assert not any('norm_cfg' in line for line in differing)
+
+
+def test_variables_of_a_config_are_no_settings(make_run, tmp_path):
+    runs = [
+        make_run('one'),
+        make_run('two', **{'metainfo.classes': ('a',), 'own': 1, 'randomness.seed': 3}),
+    ]
+    page = Page(write_comparison(runs, tmp_path / 'both.html'))
+    said = page.sections['Settings that differ']
+    assert 'randomness.seed' in said
+    assert 'metainfo' not in said
+    assert 'own' not in said.split()
 
 
 def test_comparison_of_folders_of_one_name(make_run, tmp_path):

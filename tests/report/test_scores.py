@@ -10,6 +10,7 @@ import pytest
 from mmengine.config import Config
 from pycocotools.cocoeval import COCOeval
 
+from gn_det.evaluation.coco_figures import coco_figures
 from gn_det.report.collect import Missing
 from gn_det.report.scores import score
 from tests.report.conftest import results_of
@@ -36,12 +37,14 @@ def truth_box(number: int, image: int, x: float, **more: object) -> dict:
     return box(image, x, id=number, area=400, iscrowd=0, **more)
 
 
-def scored(tmp_path, annotations, results, kind='bbox'):
+def scored(tmp_path, annotations, results, kind='bbox', **dataset):
     ann_file = tmp_path / 'truth.json'
     ann_file.write_text(json.dumps(coco(annotations)))
     results_file = tmp_path / f'val.{kind}.json'
     results_file.write_text(json.dumps(results))
     cfg = Config(dict(val_evaluator=dict(ann_file=str(ann_file))))
+    if dataset:
+        cfg.val_dataloader = dict(dataset=dict(type='CocoDataset', **dataset))
     return score(kind, results_file, cfg)
 
 
@@ -100,3 +103,54 @@ def test_figures_are_those_of_pycocotools(tmp_path, shapes, truth, kind):
 def test_results_of_other_images(tmp_path):
     with pytest.raises(Missing, match='is of other images'):
         scored(tmp_path, [truth_box(1, 1, 0)], [box(9, 0, score=0.9)])
+
+
+def test_classes_are_those_of_the_config(tmp_path):
+    """What the metric has: a class the model does not know is no part of the truth."""
+    annotations = [truth_box(1, 1, 0), truth_box(2, 1, 40, category=7)]
+    results = [box(1, 0, score=0.9)]
+    assert scored(tmp_path, annotations, results).image_f1 == {1: pytest.approx(2 / 3)}
+    found = scored(tmp_path, annotations, results, metainfo=dict(classes=('a',)))
+    assert found.classes == ('a',)
+    assert found.ap == pytest.approx(1.0)
+    assert found.precision == pytest.approx(np.ones((10, 101)))
+    assert found.image_f1 == {1: 1.0}
+    assert [a['category_id'] for a in found.truth.anns.values()] == [3]
+
+
+def test_figures_are_those_of_the_metric_for_some_of_the_classes(
+    shapes, truth, tmp_path
+):
+    ann_file = str(shapes / 'annotations/instances_val.json')
+    classes = ('triangle', 'circle')
+    ids = truth.getCatIds(catNms=classes)
+    results = [r for r in results_of(truth, 'bbox') if r['category_id'] in ids]
+    file = tmp_path / 'val.bbox.json'
+    file.write_text(json.dumps(results))
+    cfg = Config(
+        dict(
+            val_evaluator=dict(ann_file=ann_file),
+            val_dataloader=dict(
+                dataset=dict(type='CocoDataset', metainfo=dict(classes=classes))
+            ),
+        )
+    )
+    content = json.loads((shapes / 'annotations/instances_val.json').read_text())
+    expected = coco_figures(content, results, 'bbox', ids)
+    found = score('bbox', file, cfg)
+    assert 0 < expected.values['mAP'] < 1
+    assert found.ap == pytest.approx(expected.values['mAP'], abs=1e-12)
+    assert set(found.classes) == set(classes)
+
+
+def test_classes_of_another_set(tmp_path):
+    with pytest.raises(Missing, match='none of the classes of the config'):
+        scored(
+            tmp_path, [truth_box(1, 1, 0)], [box(1, 0, score=0.9)],
+            metainfo=dict(classes=('person',)),
+        )  # fmt: skip
+
+
+def test_annotations_without_an_object(tmp_path):
+    with pytest.raises(Missing, match='has no object'):
+        scored(tmp_path, [], [box(1, 0, score=0.9)])

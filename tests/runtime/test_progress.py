@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from gn_det.runtime import progress
 from gn_det.runtime.progress import ProgressHook, enable_tensorboard
+from gn_det.version import __version__
 
 
 class Runner:
@@ -54,6 +55,12 @@ def test_line_has_the_time_left_with_validation_and_the_best(tmp_path, clock):
         'epoch 2/10 | box AP 0.200 (50: 0.800, 75: 0.300), best 0.250 at epoch 1 '
         '| 0:02:00 passed, 0:08:00 left',
     ]
+
+
+def test_the_log_names_this_version(tmp_path):
+    runner = Runner(tmp_path)
+    ProgressHook().before_train(runner)
+    assert runner.lines[0].startswith(f'Packages: gn_det {__version__}, ')
 
 
 def test_time_left_of_a_resumed_run_counts_its_own_part(tmp_path, clock):

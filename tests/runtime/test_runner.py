@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
 
 from gn_det.errors import UserError
+from gn_det.evaluation.settings import set_up_evaluation
+from gn_det.inputs.config import load_config
 from gn_det.runtime import runner
+from tests.running import CONFIG, REPOSITORY
 
 
 @pytest.fixture
@@ -74,3 +81,69 @@ def test_channels_last_names_a_detector_without_the_setting(cfg):
     with pytest.raises(UserError, match=r'is RetinaNet.*works with .*FusedMaskRCNN'):
         runner.enable_channels_last(cfg)
     assert 'channels_last' not in cfg.model
+
+
+@pytest.mark.parametrize('show', [False, True])
+def test_show_needs_a_display(cfg, monkeypatch, show):
+    cfg.default_hooks = dict(visualization=dict(type='DetVisualizationHook'))
+    cfg.visualizer = dict(type='DetLocalVisualizer')
+    args = Namespace(show=show, show_dir='painted', wait_time=2)
+    monkeypatch.setattr(runner.matplotlib, 'get_backend', lambda: 'agg')
+    if show:
+        with pytest.raises(UserError, match='there is no display; --show-dir'):
+            runner.show_predictions(cfg, args)
+    monkeypatch.setattr(runner.matplotlib, 'get_backend', lambda: 'tkagg')
+    runner.show_predictions(cfg, args)
+    assert cfg.default_hooks.visualization.get('show', False) is show
+
+
+@pytest.fixture
+def whole_cfg(shapes, tmp_path) -> Config:
+    """The quickstart's config with data and a checkpoint."""
+    torch.save(dict(state_dict=dict(w=torch.zeros(1))), tmp_path / 'w.pth')
+    work_dir = str(tmp_path / 'work')
+    whole = load_config(str(REPOSITORY / CONFIG), {'data_root': str(shapes)}, work_dir)
+    whole.launcher = 'none'
+    whole.load_from = str(tmp_path / 'w.pth')
+    return whole
+
+
+@pytest.mark.parametrize('run', [runner.run_test, runner.run_training])
+def test_the_work_directory_is_tried_before_anything_is_built(
+    whole_cfg, monkeypatch, run
+):
+    monkeypatch.setattr(runner.Runner, 'from_cfg', lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(whole_cfg)
+    whole_cfg.work_dir = whole_cfg.load_from
+    with pytest.raises(UserError, match=r'^--work-dir .*w\.pth is a file'):
+        run(whole_cfg)
+
+
+def test_the_file_for_predictions_is_tried_before_anything_is_built(
+    whole_cfg, monkeypatch
+):
+    monkeypatch.setattr(runner.Runner, 'from_cfg', lambda _: 1 / 0)
+    with pytest.raises(UserError, match=r'^--out /proc/x cannot be written to'):
+        runner.run_test(whole_cfg, '/proc/x/p.pkl')
+    with pytest.raises(ZeroDivisionError):
+        runner.run_test(whole_cfg, whole_cfg.work_dir + '/new/p.pkl')
+
+
+def test_results_of_an_earlier_test_run_are_removed_before_this_one(
+    whole_cfg, monkeypatch
+):
+    set_up_evaluation(whole_cfg)
+    old = Path(whole_cfg.work_dir, 'results.bbox.json')
+    old.parent.mkdir()
+    old.write_text('[]')
+    fake = SimpleNamespace(model=None, test=lambda: {'left': old.exists()})
+    monkeypatch.setattr(runner.Runner, 'from_cfg', lambda _: fake)
+    monkeypatch.setattr(runner.checkpoints, 'check_fit', lambda *_: None)
+    assert runner.run_test(whole_cfg) == {'left': False}
+
+
+def test_a_setting_that_no_class_has(whole_cfg):
+    whole_cfg.model.typo = 1
+    with pytest.raises(UserError, match=r'^model\.typo: \w+ has no such setting'):
+        runner.run_test(whole_cfg)

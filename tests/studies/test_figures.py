@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -50,7 +51,13 @@ def test_what_was_not_measured_says_so():
 
 @pytest.mark.parametrize(
     ('found', 'text'),
-    [([], 'not measured'), ([3.14], '3.1'), ([1, 2, 3], '2.0 ± 1.0')],
+    [
+        ([], 'not measured'),
+        ([3.14], '3.1'),
+        ([1, 2, 3], '2.0 ± 1.0'),
+        ([1.0, math.nan, 3.0], '2.0 ± 1.4 (1 of 3 not a number)'),
+        ([math.inf, math.nan], '2 of 2 not a number'),
+    ],
 )
 def test_spread(found: list[float], text: str):
     assert spread(found) == text
@@ -62,6 +69,27 @@ def test_caption_names_seeds_machine_commit_and_date():
     text = caption(CLAIMS['b'], records)
     assert 'the seeds 0, 1 and 2; here; torch 1; c0ffee and other; today' in text
     assert 'table 3' in text
+
+
+def test_caption_says_where_seeds_are_missing():
+    records = [r for r in given('a') if r['seed'] < 2 or r['case']['norm'] == 'bn']
+    text = caption(CLAIMS['a'], records)
+    assert 'the seeds 0, 1 and 2, of which not every cell has all; here' in text
+    # A case that was not measured at all says so itself.
+    records = [r for r in given('a') if r['case']['norm'] == 'bn']
+    assert 'not every cell' not in caption(CLAIMS['a'], records)
+
+
+@pytest.mark.parametrize('key', ['a', 'c'])
+def test_a_run_that_diverged_is_not_drawn(key: str):
+    records = given(key)
+    for record in records[:4]:
+        record['figures'] = dict.fromkeys(record['figures'], math.nan)
+    here, _ = draw(CLAIMS[key], records).axes
+    assert all(map(math.isfinite, here.get_ylim()))
+    points = [y for line in here.lines for y in line.get_ydata()]
+    assert points
+    assert all(map(math.isfinite, points))
 
 
 def test_runs_of_different_size_are_not_mixed():

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gn_det.datasets import ShapesSpec, generate_shapes
 from tests.running import CONFIG, run_tool, user_error
 
 
@@ -88,6 +89,14 @@ def test_shapes_over_something_else(tmp_path):
     said = user_error(run_tool('make_shapes.py', tmp_path))
     assert 'is not a generated set of shapes' in said
     assert [p.name for p in tmp_path.iterdir()] == ['precious.txt']
+
+
+def test_a_replaced_set_is_told(tmp_path):
+    root = tmp_path / 'set'
+    generate_shapes(root, ShapesSpec(num_train=2, num_val=1, height=64, width=64))
+    small = ('--num-val', 1, '--height', 64, '--width', 64)
+    done = run_tool('make_shapes.py', root, '--num-train', 3, *small)
+    assert 'replaced the set that was there (num_train 2, now 3)' in done.stdout
 
 
 def test_no_images_asked_for(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -59,8 +60,9 @@ def test_tensorboard_where_it_is_installed(followed):
 def test_the_tool_reports_and_compares(followed, tmp_path):
     _, work_dir = followed
     (work_dir / 'report.html').unlink()
-    page = tmp_path / 'both.html'
-    done = run_tool('report.py', work_dir, work_dir, '--out', page)
+    page, other = tmp_path / 'both.html', tmp_path / 'other'
+    shutil.copytree(work_dir, other)
+    done = run_tool('report.py', work_dir, other, '--out', page)
     assert_success(done)
     assert done.stdout.split()[-1] == str(page)
     assert Page(work_dir / 'report.html').images['Training curves']
