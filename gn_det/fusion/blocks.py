@@ -218,10 +218,13 @@ def _upsample(x: Tensor, **settings: object) -> Tensor:
     CUDA's autocast runs it in float32. Neighbours are copied, which is exact in any
     dtype; in float32 every map behind the sum, and the sum, would be as wide.
     """
-    if settings.get('mode', 'nearest') not in ('nearest', 'nearest-exact'):
-        return F.interpolate(x, **settings)
-    with torch.autocast(x.device.type, enabled=False):
-        return F.interpolate(x, **settings)
+    kind = x.device.type
+    copies = settings.get('mode', 'nearest') in ('nearest', 'nearest-exact')
+    # Not every device has autocast, the meta device for one.
+    if copies and torch.amp.is_autocast_available(kind):
+        with torch.autocast(kind, enabled=False):
+            return F.interpolate(x, **settings)
+    return F.interpolate(x, **settings)
 
 
 class FusedBasicBlock(FusedModule):

@@ -85,7 +85,7 @@ def group_norm(
         if (
             torch._C._is_tracing()
             or torch.onnx.is_in_onnx_export()
-            or (not torch.compiler.is_compiling() and _is_transformed())
+            or _is_transformed()
         ):
             return _composed(x, num_groups, weight, bias, eps, residual, relu)
         # Something other than plain autograd has to see the call.

@@ -271,6 +271,8 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if region is None:
         return function(x)
     kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return region.run(lambda _, x: function(x), None, x)
     dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
 
     def again(_: None, x: Tensor) -> Tensor:

@@ -219,6 +219,15 @@ def test_an_error_leaves_the_model_as_it_was(monkeypatch):
     assert classes(model) == before
 
 
+@pytest.mark.parametrize('recompute', [False, True])
+def test_shapes_on_the_meta_device(recompute):
+    with torch.device('meta'):
+        model = FPN([8, 16, 16], 16, 3, norm_cfg=GN)
+        gn_det.fuse(model, recompute=recompute)
+        outs = model([torch.empty(m.shape) for m in maps()])
+    assert [out.shape[2:] for out in outs] == [m.shape[2:] for m in maps()]
+
+
 def test_a_map_too_many_is_refused():
     model = small_fpn()
     gn_det.fuse(model)

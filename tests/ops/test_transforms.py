@@ -50,6 +50,21 @@ def test_transforms(transform):
     torch.testing.assert_close(transform(ours), transform(theirs))
 
 
+def test_a_compiled_transform():
+    """Compiled, the operator would have no say in forward mode: a silent zero."""
+
+    def tangent(function, backend: str | None) -> Tensor:
+        def jvp(*args: Tensor) -> Tensor:
+            return torch.func.jvp(function, args, inputs(seed=1))[1]
+
+        return (torch.compile(jvp, backend=backend) if backend else jvp)(*inputs())
+
+    expected = tangent(theirs, None)
+    for backend in ('eager', 'aot_eager'):
+        torch.compiler.reset()
+        torch.testing.assert_close(tangent(ours, backend), expected)
+
+
 @pytest.mark.parametrize('trained', [False, True])
 def test_dual_numbers(trained):
     x, weight, bias, r = inputs()
