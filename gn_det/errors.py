@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -25,19 +26,23 @@ def report_errors(main: Callable[[], None]) -> Callable[[], None]:
 
     Ctrl-C ends with exit code 130 and no stack trace, and so does, with 141, stdout
     whose reader has gone; stdout that cannot be written otherwise is a `UserError`.
-    Characters that stdout has no code for are written as escapes. In a distributed run
-    only rank 0 speaks. Other exceptions are defects and keep their trace.
+    Lines of a log that cannot be written end nothing: it is said when `main` has come
+    to its end. Characters that stdout has no code for are written as escapes. In a
+    distributed run only rank 0 speaks. Other exceptions are defects and keep their
+    trace.
     """
 
     @functools.wraps(main)
     def wrapped() -> None:
         # There is none where it was closed before the start; print then does nothing.
         output = None if sys.stdout is None else _Output(sys.stdout)
+        # A handler that fails would print a stack trace for each line.
+        logging.raiseExceptions = False
         try:
             with contextlib.redirect_stdout(output):
                 main()
                 if output is not None:
-                    output.flush()
+                    output.close_run()
         except _OutputFailed as failure:
             output.discard()
             if isinstance(failure.reason, BrokenPipeError):
@@ -67,6 +72,7 @@ class _Output:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._reason: OSError | None = None
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
 
@@ -74,13 +80,23 @@ class _Output:
         try:
             return self._stream.write(text)
         except OSError as error:
-            raise _OutputFailed(error) from error
+            raise self._failed(error) from error
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError as error:
-            raise _OutputFailed(error) from error
+            raise self._failed(error) from error
+
+    def close_run(self) -> None:
+        """Write what is left, and tell of a failure that nobody heard of."""
+        self.flush()
+        if self._reason is not None:
+            raise _OutputFailed(self._reason)
+
+    def _failed(self, reason: OSError) -> _OutputFailed:
+        self._reason = reason
+        return _OutputFailed(reason)
 
     def discard(self) -> None:
         """Let the interpreter, which flushes stdout at its end, not fail again."""
@@ -89,6 +105,9 @@ class _Output:
         os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
+        # A copy that is being made has nothing yet.
+        if name.startswith('_'):
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
 

@@ -84,6 +84,25 @@ def test_a_full_disk_behind_stdout_is_one_line(body):
 
 
 @needs_full
+def test_a_log_that_cannot_be_written_is_told_of_at_the_end():
+    body = """import logging, sys
+    logging.basicConfig(stream=sys.stdout)
+    for _ in range(3):
+        logging.warning('lost')
+    sys.stderr.write('done|')"""
+    with open('/dev/full', 'w') as full:
+        done = run(body, full)
+    line = 'done|error: stdout cannot be written: No space left on device\n'
+    assert (done.returncode, done.stderr) == (2, line)
+
+
+def test_a_copy_of_stdout():
+    body = "import copy, sys; print('x', file=copy.copy(sys.stdout))"
+    done = run(body, subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (0, 'x\n')
+
+
+@needs_full
 def test_no_handler_of_file_errors_takes_the_outputs():
     body = f"""try:
         {LONG}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from gn_det.errors import UserError, report_errors
@@ -16,8 +14,9 @@ from gn_det.evaluation.published import Published, published_figures
 from gn_det.evaluation.settings import (
     evaluated_file,
     only_formats,
+    result_files,
     set_up_evaluation,
-    written_results,
+    settle_results,
 )
 from gn_det.inputs.config import load_config
 from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
@@ -68,26 +67,28 @@ def main() -> None:
     if args.tta:
         enable_tta(cfg)
     set_up_evaluation(cfg, args.classwise, args.format_only, args.evaluator)
-    # As it is now: building a model may change its config.
-    evaluated = copy.deepcopy(cfg)
+    # Now: building a model may change its config, and people edit files meanwhile.
+    ann_file = evaluated_file(cfg)
+    published = published_figures(cfg.filename, ann_file, cfg) if ann_file else ''
+    before = result_files(cfg)
     figures = run_test(cfg, args.out)
     if is_main_process():
-        show_figures(evaluated, figures)
+        if ann_file and not only_formats(cfg):
+            show_figures(figures, os.path.basename(ann_file), published)
+        for path in settle_results(cfg, before):
+            print(f'results are in {path}')
     close_distributed()
 
 
-def show_figures(cfg: Config, figures: dict[str, float]) -> None:
-    ann_file = evaluated_file(cfg)
-    if ann_file is not None and not only_formats(cfg):
-        if any('_mAP/' in key for key in figures):
-            show(class_table(figures))
-        published = published_figures(cfg.filename, ann_file, cfg)
-        beside = published if isinstance(published, Published) else None
-        show(ap_table(figures, os.path.basename(ann_file), beside))
-        if beside is None:
-            print(published)
-    for path in written_results(cfg):
-        print(f'results are in {path}')
+def show_figures(
+    figures: dict[str, float], title: str, published: Published | str
+) -> None:
+    if any('_mAP/' in key for key in figures):
+        show(class_table(figures))
+    beside = published if isinstance(published, Published) else None
+    show(ap_table(figures, title, beside))
+    if beside is None:
+        print(published)
 
 
 if __name__ == '__main__':

@@ -49,7 +49,7 @@ def main() -> None:
         enable_channels_last(cfg)
     if args.amp:
         enable_amp(cfg)
-    if args.auto_scale_lr or cfg.get('auto_scale_lr', {}).get('enable', False):
+    if args.auto_scale_lr or (cfg.get('auto_scale_lr') or {}).get('enable', False):
         enable_lr_scaling(cfg)
     set_resume(cfg, args.resume)
     run_training(cfg)

@@ -26,7 +26,8 @@ def set_up_evaluation(
     directory unless the config names a place.
 
     Raises:
-        UserError: if a flag is given and no evaluator of the config is of COCO.
+        UserError: if a flag is given and no evaluator of the config is of COCO, or
+            results would replace the annotations.
     """
     found = list(_coco_evaluators(cfg))
     flags = {
@@ -44,6 +45,7 @@ def set_up_evaluation(
         name = f'results-{number}' if number else 'results'
         if metric.get('outfile_prefix') is None:
             metric.outfile_prefix = os.path.join(cfg.work_dir, name)
+        _check_paths(metric, metric.get('ann_file'))
         if classwise:
             metric.classwise = True
         if format_only:
@@ -68,26 +70,50 @@ def evaluated_file(cfg: Config) -> str | None:
     return None
 
 
-def result_files(cfg: Config) -> list[str]:
-    """Where the results of a test run are written, one file per evaluator and kind."""
-    return [
-        f'{metric.outfile_prefix}.{kind}.json'
-        for metric in _coco_evaluators(cfg)
-        if metric.get('outfile_prefix') is not None
-        for kind in ('bbox', 'segm')
-    ]
+def result_files(cfg: Config) -> dict[str, tuple[int, int]]:
+    """The result files of a test run that are there, each with a mark of its state."""
+    found = {}
+    for metric in _coco_evaluators(cfg):
+        for path in _paths(metric):
+            with contextlib.suppress(FileNotFoundError):
+                state = os.stat(path)
+                found[path] = (state.st_ino, state.st_mtime_ns)
+    return found
 
 
-def remove_results(cfg: Config) -> None:
-    """Remove what an earlier test run left: it would be taken for this one's."""
-    for path in result_files(cfg):
-        with contextlib.suppress(FileNotFoundError):
+def settle_results(cfg: Config, before: dict[str, tuple[int, int]]) -> list[str]:
+    """The result files that a test run wrote, once it has come to its end.
+
+    What an earlier run left in the work directory is removed: beside these files it
+    would be taken for this run's. Elsewhere it may be another model's, and stays.
+
+    Args:
+        cfg: the config of the run.
+        before: `result_files` before it.
+    """
+    written = []
+    for path, mark in result_files(cfg).items():
+        if before.get(path) != mark:
+            written.append(path)
+        elif os.path.dirname(path) == os.path.normpath(cfg.work_dir):
             os.remove(path)
+    return written
 
 
-def written_results(cfg: Config) -> list[str]:
-    """The result files of a test run that are there."""
-    return [path for path in result_files(cfg) if os.path.isfile(path)]
+def _paths(metric: ConfigDict) -> list[str]:
+    prefix = metric.get('outfile_prefix')
+    return [f'{prefix}.{kind}.json' for kind in ('bbox', 'segm')] if prefix else []
+
+
+def _check_paths(metric: ConfigDict, truth: str | None) -> None:
+    for path in _paths(metric):
+        if os.path.isdir(path):
+            raise UserError(f'results would be written to {path}, which is a folder')
+        if truth and os.path.abspath(path) == os.path.abspath(truth):
+            raise UserError(
+                f'results would replace the annotations {path}; name another '
+                'test_evaluator.outfile_prefix'
+            )
 
 
 def _coco_evaluators(cfg: Config) -> Iterator[ConfigDict]:

@@ -63,10 +63,10 @@ def run_demo(
 
     Painted images and videos go to `out_dir/painted`, all objects to
     `out_dir/predictions.json`: images, categories and annotations as in COCO's files,
-    each annotation with a score. A frame of a video is an image called
-    `NAME#FRAME`, counted from 1. A file that cannot be read, or that the test pipeline
-    fails on, is named and passed over. What has been found by then is written however
-    the call ends.
+    each annotation with a score. A frame of a video is an image called `NAME#FRAME`,
+    counted from 1. A file that cannot be read, or that the test pipeline fails on, is
+    named and passed over; of a video the frames, which are counted. What has been found
+    by then is written however the call ends.
 
     A painted file is called as its input; where OpenCV writes no such format, with
     another suffix, before which the whole name is kept if two would be called the same.
@@ -203,9 +203,11 @@ class _Demo:
             if writer is not None:
                 writer.release()
                 self.summary.painted.append(target)
-        if writer is None:
-            reason = _failure(failures[0]) if failures else 'it has no frame'
-            self.skip(video.path, reason)
+        if failures:
+            count = f'{len(failures)} of its frames left out'
+            self.skip(video.path, f'{count}: {_failure(failures[0])}')
+        elif writer is None:
+            self.skip(video.path, 'it has no frame')
 
     def _detect(
         self,

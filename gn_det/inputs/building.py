@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,8 @@ _UNKNOWN_TYPE = re.compile(r'(\S+) is not in the (\S+) registry')
 def name_wrong_settings(cfg: Config) -> Iterator[None]:
     """Name the setting of a config that what is built in the block does not know.
 
+    An error of what merely runs in the block is none of a setting's and stays.
+
     Raises:
         UserError: instead of Python's TypeError for a key that stands in the config,
             and mmengine's KeyError for a type that is registered nowhere.
@@ -28,7 +31,7 @@ def name_wrong_settings(cfg: Config) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        said = _UNKNOWN_KEY.search(str(error))
+        said = _UNKNOWN_KEY.search(str(error)) if _was_building(error) else None
         places = list(_places(cfg, said[2])) if said else []
         if not places:
             raise
@@ -37,7 +40,8 @@ def name_wrong_settings(cfg: Config) -> Iterator[None]:
             f'{cfg.filename} or --cfg-options'
         ) from error
     except KeyError as error:
-        said = _UNKNOWN_TYPE.search(str(error).strip('\'"'))
+        text = str(error).strip('\'"')
+        said = _UNKNOWN_TYPE.search(text) if _was_building(error) else None
         places = list(_places(cfg, 'type', said[1])) if said else []
         if not places:
             raise
@@ -45,6 +49,12 @@ def name_wrong_settings(cfg: Config) -> Iterator[None]:
             f'{" or ".join(places)}: {said[1]} is not in the registry {said[2]}; mend '
             f'{cfg.filename} or --cfg-options, or name its module in custom_imports'
         ) from error
+
+
+def _was_building(error: Exception) -> bool:
+    """Whether mmengine was making an object of a config when it was raised."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == 'build_from_cfg' for frame, _ in frames)
 
 
 def _places(cfg: Config, key: str, wanted: str | None = None) -> Iterator[str]:

@@ -24,7 +24,7 @@ class CfgOptions(DictAction):
             key, equals, value = pair.partition('=')
             if not equals:
                 raise UserError(f'{option_string}: expected KEY=VALUE, got {pair!r}')
-            if key.rpartition('.')[2] == 'data_root':
+            if key.rpartition('.')[2] == 'data_root' and value != 'None':
                 roots[key] = value
             else:
                 others.append(pair)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -16,7 +17,8 @@ def make_folder(path: str | Path, flag: str) -> None:
         UserError: naming the flag and the reason, if that cannot be done.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
+    # Unlike Path's, these take a name that is too long for one that is not there.
+    if os.path.isfile(path):
         raise UserError(f'{flag} {path} is a file; name a folder')
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -34,7 +36,7 @@ def check_folder(path: str | Path, flag: str) -> None:
     Not for several processes at once: one would remove what the other tries.
     """
     path = Path(path)
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    made = [folder for folder in (path, *path.parents) if not os.path.isdir(folder)]
     try:
         make_folder(path, flag)
     finally:
@@ -56,5 +58,5 @@ def check_file(file: str | Path, flag: str) -> None:
 
 
 def _check_is_no_folder(file: str | Path, flag: str) -> None:
-    if Path(file).is_dir():
+    if os.path.isdir(file):
         raise UserError(f'{flag} {file} is a folder; name a file')

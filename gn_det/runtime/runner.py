@@ -11,20 +11,18 @@ from mmdet.registry import MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from gn_det.atomic_files import save_checkpoints_atomically
 from gn_det.errors import UserError
 from gn_det.evaluation.same_shape import batch_by_shape
-from gn_det.evaluation.settings import remove_results
 from gn_det.inputs import checkpoints
 from gn_det.inputs.building import name_wrong_settings
 from gn_det.inputs.data import check_data
 from gn_det.models import FusedDetector
 from gn_det.report import report_at_end
 from gn_det.runtime.distributed import prepare_distributed
-from gn_det.runtime.lr_scaling import stretch_iterations
+from gn_det.runtime.lr_scaling import check_resumed_length, stretch_iterations
 from gn_det.runtime.outputs import make_folder, make_folder_of
 from gn_det.runtime.progress import ProgressHook, enable_tensorboard
 
@@ -99,9 +97,9 @@ def enable_lr_scaling(cfg: Config) -> None:
         UserError: if the config does not say for which batch size its rate is meant, or
             has a schedule that cannot be stretched.
     """
-    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise UserError(
-            f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size; '
+            f'auto_scale_lr: {cfg.filename} has no auto_scale_lr.base_batch_size; '
             'add auto_scale_lr=dict(base_batch_size=16) with the batch size its '
             'learning rate is meant for'
         )
@@ -151,6 +149,7 @@ def run_training(cfg: Config) -> None:
     interrupted or fails after its first logged iteration.
     """
     enable_tensorboard(cfg)
+    check_resumed_length(cfg)
     with name_wrong_settings(cfg):
         runner = build_runner(cfg, ('train', 'val'))
         runner.register_hook(ProgressHook())
@@ -179,6 +178,4 @@ def run_test(cfg: Config, results_file: str | None = None) -> dict[str, float]:
         checkpoints.check_fit(runner.model, cfg.load_from)
         if results_file is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(results_file))
-        if is_main_process():
-            remove_results(cfg)
         return runner.test()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from mmengine.config import Config
 
@@ -9,9 +11,9 @@ from gn_det.errors import UserError
 from gn_det.evaluation.settings import (
     evaluated_file,
     only_formats,
-    remove_results,
+    result_files,
     set_up_evaluation,
-    written_results,
+    settle_results,
 )
 
 DATASET = dict(data_root='data/coco/', ann_file='annotations/val.json')
@@ -64,20 +66,44 @@ def test_flags_without_a_coco_evaluator():
         set_up_evaluation(cfg, format_only=True)
 
 
-def test_results_of_an_earlier_run_are_not_those_of_this_one(tmp_path):
-    cfg = config([dict(type='CocoMetric'), dict(type='VOCMetric')])
+def test_results_of_an_earlier_run(tmp_path):
+    """In the work directory they go once there are new ones, elsewhere they stay."""
+    elsewhere = tmp_path / 'shared'
+    elsewhere.mkdir()
+    own = dict(type='CocoMetric')
+    named = dict(type='CocoMetric', outfile_prefix=str(elsewhere / 'r'))
+    cfg = config([own, named])
     cfg.work_dir = str(tmp_path)
     set_up_evaluation(cfg)
-    for name in ('results.bbox.json', 'results.segm.json', 'val.bbox.json'):
-        (tmp_path / name).write_text('[]')
-    assert len(written_results(cfg)) == 2
-    for _ in range(2):
-        remove_results(cfg)
-        assert written_results(cfg) == []
-    assert [path.name for path in tmp_path.iterdir()] == ['val.bbox.json']
+    for folder, name in ((tmp_path, 'results'), (elsewhere, 'r')):
+        for kind in ('bbox', 'segm'):
+            (folder / f'{name}.{kind}.json').write_text('[]')
+    before = result_files(cfg)
+    assert len(before) == 4
+    for path in (tmp_path / 'results.bbox.json', elsewhere / 'r.bbox.json'):
+        fresh = path.with_name('fresh')
+        fresh.write_text('[]')
+        fresh.replace(path)
+    names = {os.path.relpath(path, tmp_path) for path in settle_results(cfg, before)}
+    assert names == {'results.bbox.json', 'shared/r.bbox.json'}
+    assert not (tmp_path / 'results.segm.json').exists()
+    assert (elsewhere / 'r.segm.json').exists()
 
 
 def test_results_that_are_nowhere():
     cfg = config(dict(type='CocoMetric'))
-    remove_results(cfg)
-    assert written_results(cfg) == []
+    assert result_files(cfg) == {}
+    assert settle_results(cfg, {}) == []
+
+
+def test_results_never_replace_the_annotations(tmp_path):
+    truth = tmp_path / 'truth.bbox.json'
+    metric = dict(
+        type='CocoMetric', ann_file=str(truth), outfile_prefix=str(tmp_path / 'truth')
+    )
+    with pytest.raises(UserError, match=r'would replace the annotations .*truth\.bbox'):
+        set_up_evaluation(config(metric))
+    (tmp_path / 'r.segm.json').mkdir()
+    metric['outfile_prefix'] = str(tmp_path / 'r')
+    with pytest.raises(UserError, match=r'r\.segm\.json, which is a folder'):
+        set_up_evaluation(config(metric))

@@ -145,6 +145,28 @@ def test_a_video_the_pipeline_fails_on_is_named(
     assert done.results is None
 
 
+def test_frames_the_pipeline_fails_on_are_counted(
+    detector, folder, tmp_path, monkeypatch
+):
+    pipeline = detector._pipeline
+    lines = []
+
+    def broken(data):
+        if data['img_id'] == 1:
+            raise ValueError('no such size')
+        return pipeline(data)
+
+    monkeypatch.setattr(detector, '_pipeline', broken)
+    monkeypatch.setattr(
+        'gn_det.inference.demo.print_log', lambda line, **_: lines.append(line)
+    )
+    done = run_demo(detector, folder / 'film.avi', tmp_path / 'out')
+    names = [i['file_name'] for i in json.loads(done.results.read_text())['images']]
+    assert names == ['film.avi#000001', 'film.avi#000003']
+    assert done.skipped == [folder / 'film.avi']
+    assert '1 of its frames left out: the test pipeline fails on it' in lines[-1]
+
+
 @pytest.mark.parametrize('error', [KeyboardInterrupt, RuntimeError])
 def test_what_was_found_is_written_when_it_is_cut_short(
     detector, folder, tmp_path, monkeypatch, error

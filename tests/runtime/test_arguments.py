@@ -30,6 +30,11 @@ def test_options_given_in_several_places():
     assert found == {'data_root': 'a b', 'x': 1, 'y': None}
 
 
+def test_no_data_root():
+    key = 'test_dataloader.dataset.data_root'
+    assert parsed('--cfg-options', f'{key}=None') == {key: None}
+
+
 @pytest.mark.parametrize(
     ('word', 'said'),
     [('lr', "expected KEY=VALUE, got 'lr'"), ('x=(1,2', r'--cfg-options: .*\(1,2')],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from gn_det.errors import UserError
 from gn_det.runtime import lr_scaling
-from gn_det.runtime.lr_scaling import stretch_iterations
+from gn_det.runtime.lr_scaling import check_resumed_length, stretch_iterations
 
 
 @pytest.fixture
@@ -139,3 +140,54 @@ def test_a_batch_size_is_needed(cfg):
         UserError, match=r'mine\.py has no train_dataloader\.batch_size'
     ):
         stretch_iterations(cfg)
+
+
+def test_the_config_of_a_work_directory_is_not_stretched_again(cfg, tmp_path, said):
+    """mmengine writes the stretched one there, and people train from it."""
+    stretch_iterations(cfg)
+    cfg.dump(tmp_path / 'mine.py')
+    again = Config.fromfile(tmp_path / 'mine.py')
+    stretch_iterations(again)
+    assert again.train_cfg.max_iters == 800
+    assert len(said) == 1
+    again.train_dataloader.batch_size = 4
+    with pytest.raises(UserError, match='stretched for 2 images an iteration'):
+        stretch_iterations(again)
+
+
+def test_counts_of_every_kind(cfg):
+    cfg.train_cfg.dynamic_intervals = [(50, 10)]
+    cfg.param_scheduler[1] = dict(
+        type='mmengine.MultiStepLR',
+        end=float('inf'),
+        milestones=(60, 90),
+        by_epoch=False,
+    )
+    stretch_iterations(cfg)
+    assert cfg.train_cfg.dynamic_intervals == [[400, 80]]
+    assert cfg.param_scheduler[1]['milestones'] == [480, 720]
+    assert cfg.param_scheduler[1]['end'] == float('inf')
+
+
+@pytest.mark.parametrize('base', ['16', 0, None])
+def test_a_base_that_is_no_number_of_images(cfg, base):
+    cfg.auto_scale_lr.base_batch_size = base
+    with pytest.raises(UserError, match=r'base_batch_size of mine\.py is'):
+        stretch_iterations(cfg)
+
+
+@pytest.mark.parametrize('before', [100, 800])
+def test_a_run_goes_on_with_its_batch_size(cfg, tmp_path, before):
+    path = tmp_path / 'iter_50.pth'
+    hub = dict(runtime_info=dict(max_iters=before))
+    torch.save(dict(state_dict={'w': torch.ones(1)}, message_hub=hub), path)
+    cfg.auto_scale_lr.enable = True
+    cfg.resume, cfg.load_from = True, str(path)
+    stretch_iterations(cfg)
+    if before == 800:
+        check_resumed_length(cfg)
+        return
+    with pytest.raises(UserError, match='a run of 100 iterations, and here are 800'):
+        check_resumed_length(cfg)
+    cfg.resume = False
+    check_resumed_length(cfg)

@@ -35,6 +35,8 @@ def test_folders_that_cannot_be_written(tmp_path, look):
         look(file, '--work-dir')
     with pytest.raises(UserError, match='cannot be written to: Not a directory'):
         look(file / 'under', '--work-dir')
+    with pytest.raises(UserError, match='cannot be written to: File name too long'):
+        look(tmp_path / ('a' * 300), '--work-dir')
     # Nobody, not even the superuser, makes a folder there.
     with pytest.raises(UserError, match=r'^--work-dir /proc/nowhere cannot be written'):
         look('/proc/nowhere', '--work-dir')

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 
 from gn_det.errors import UserError
-from gn_det.evaluation.settings import set_up_evaluation
 from gn_det.inputs.config import load_config
 from gn_det.runtime import runner
 from tests.running import CONFIG, REPOSITORY
@@ -128,19 +125,6 @@ def test_the_file_for_predictions_is_tried_before_anything_is_built(
         runner.run_test(whole_cfg, '/proc/x/p.pkl')
     with pytest.raises(ZeroDivisionError):
         runner.run_test(whole_cfg, whole_cfg.work_dir + '/new/p.pkl')
-
-
-def test_results_of_an_earlier_test_run_are_removed_before_this_one(
-    whole_cfg, monkeypatch
-):
-    set_up_evaluation(whole_cfg)
-    old = Path(whole_cfg.work_dir, 'results.bbox.json')
-    old.parent.mkdir()
-    old.write_text('[]')
-    fake = SimpleNamespace(model=None, test=lambda: {'left': old.exists()})
-    monkeypatch.setattr(runner.Runner, 'from_cfg', lambda _: fake)
-    monkeypatch.setattr(runner.checkpoints, 'check_fit', lambda *_: None)
-    assert runner.run_test(whole_cfg) == {'left': False}
 
 
 def test_a_setting_that_no_class_has(whole_cfg):

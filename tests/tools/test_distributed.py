@@ -14,7 +14,7 @@ from tests.running import CONFIG, REPOSITORY, assert_success, environment, run
 
 # What a rank ends with: the weights, and the threads alive when the interpreter stops.
 HOOK = """
-import atexit, hashlib, json, os, pathlib
+import atexit, contextlib, hashlib, json, os, pathlib
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -34,8 +34,11 @@ class WriteWeights(Hook):
 
 def write_threads():
     folder = pathlib.Path(os.environ['THREADS_AT_EXIT'])
-    tasks = pathlib.Path('/proc/self/task').iterdir()
-    names = [(task / 'comm').read_text().strip() for task in tasks]
+    names = []
+    for task in pathlib.Path('/proc/self/task').iterdir():
+        # A thread may end meanwhile.
+        with contextlib.suppress(OSError):
+            names.append((task / 'comm').read_text().strip())
     (folder / f'threads{os.environ["RANK"]}.json').write_text(json.dumps(names))
 
 
