@@ -8,9 +8,11 @@ HOST_TESTS := tests/compat tests/layers tests/fusion tests/models tests/configs 
 	tests/inputs tests/runtime tests/evaluation tests/inference tests/report tests/zoo \
 	tests/tools tests/studies
 # Each worker is one process with one thread; files are not torn apart, because their
-# tests share what is slow to make.
+# tests share what is slow to make. In the order of collection: the files with the fewest
+# and slowest tests would otherwise come last, and one worker wait for the other.
 WORKERS ?= 2
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: help install quickstart test test-openmmlab lint format zoo bench study clean
 
