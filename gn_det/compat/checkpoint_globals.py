@@ -18,13 +18,15 @@ from typing import IO, Any
 
 import torch
 from mmengine.logging import HistoryBuffer
-from torch.serialization import (
-    add_safe_globals,
-    clear_safe_globals,
-    get_safe_globals,
-)
+from torch.serialization import add_safe_globals, get_safe_globals, safe_globals
 
-from gn_det.compat.stored_arrays import StandIn, stand_ins, unstored
+from gn_det.compat.stored_arrays import (
+    StandIn,
+    check_reading,
+    reading,
+    stand_ins,
+    unstored,
+)
 
 _STATISTICS = ('min', 'max', 'mean', 'current')
 _ANNEALING = ('_annealing_cos', '_annealing_linear')
@@ -38,12 +40,18 @@ def load(path: str | Path | IO[bytes], map_location: Any = 'cpu') -> Any:
 
     Beside what torch itself allows these are NumPy arrays and scalars of numbers,
     `HistoryBuffer`s of mmengine, the two functions its OneCycle schedules keep, and
-    what the caller put on torch's list (`torch.serialization.add_safe_globals`).
+    what the caller put on torch's list (`torch.serialization.add_safe_globals`). A name
+    that is among ours is always read in our way, whatever the caller listed under it.
+
+    The list is one for the process. While a file is read, a plain `torch.load` in
+    another thread is refused what lies under those names, even if it has listed them,
+    and a thing that another thread lists under one of them then may be taken for ours.
+    Such loads belong before or after this one. The rest of the list is left alone.
 
     Raises:
         UnpicklingError: if the file asks for anything else; nothing of it is run.
     """
-    with _listed(_allowed()):
+    with _listed(_allowed()), reading():
         content = torch.load(path, map_location=map_location, weights_only=True)
     return unstored(content)
 
@@ -52,19 +60,24 @@ def load(path: str | Path | IO[bytes], map_location: Any = 'cpu') -> Any:
 def _listed(allowed: dict[str, Callable]) -> Iterator[None]:
     """Put things on torch's list under these names, and only for a while.
 
-    `torch.load` calls elsewhere must not meet the stand-ins, and a thing that somebody
-    else has listed under one of the names must not be taken for ours.
+    A thing that somebody else has listed under one of the names must not be taken for
+    ours, so it leaves the list as long. The rest of the list is not touched: other
+    threads may change it meanwhile.
     """
     with _LIST:
-        before = get_safe_globals()
-        kept = [entry for entry in before if _listed_name(entry) not in allowed]
-        clear_safe_globals()
-        add_safe_globals([*kept, *((thing, name) for name, thing in allowed.items())])
+        displaced = [e for e in get_safe_globals() if _listed_name(e) in allowed]
+        _take_off(displaced)
         try:
-            yield
+            with safe_globals([(thing, name) for name, thing in allowed.items()]):
+                yield
         finally:
-            clear_safe_globals()
-            add_safe_globals(before)
+            add_safe_globals(displaced)
+
+
+def _take_off(entries: list[Callable | tuple[Callable, str]]) -> None:
+    # Leaving this context is torch's only public way to take single entries off.
+    with safe_globals(entries):
+        pass
 
 
 def _listed_name(entry: Callable | tuple[Callable, str]) -> str:
@@ -109,8 +122,10 @@ def stored_attribute(owner: type, name: str) -> Callable:
     reach any attribute of any allowed object.
 
     Raises:
-        UnpicklingError: for any other owner or name.
+        UnpicklingError: for any other owner or name, or if this thread is not
+            `reading`.
     """
+    check_reading()
     if owner is _StoredHistoryBuffer and name in _STATISTICS:
         return getattr(HistoryBuffer, name)
     if owner is _StoredOneCycle and name in _ANNEALING:
@@ -126,6 +141,7 @@ def stored_attribute(owner: type, name: str) -> Callable:
 
 def _empty_bytes() -> bytes:
     """The memory of an empty array, in pickle's older protocols: `bytes()`."""
+    check_reading()
     return b''
 
 

@@ -8,13 +8,40 @@ in a restricted unpickler and take nothing but codes of numbers, shapes and byte
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 _NUMBERS = 'biufc'
+
+_thread = threading.local()
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Let this thread make stand-ins, which then have to be `unstored`."""
+    outer = getattr(_thread, 'reads', False)
+    _thread.reads = True
+    try:
+        yield
+    finally:
+        _thread.reads = outer
+
+
+def check_reading() -> None:
+    """Refuse an unpickler that met a stand-in by chance.
+
+    Raises:
+        UnpicklingError: if this thread is not `reading`.
+    """
+    if not getattr(_thread, 'reads', False):
+        raise pickle.UnpicklingError(
+            'this name is refused while another thread reads a checkpoint'
+        )
 
 
 class RefusedGlobal(pickle.UnpicklingError):
@@ -26,10 +53,18 @@ class RefusedGlobal(pickle.UnpicklingError):
 
 
 class StandIn:
-    """What an object is until its state has been read; `unstored` then swaps it."""
+    """What an object is until its state has been read; `unstored` then swaps it.
+
+    Raises:
+        UnpicklingError: if this thread is not `reading`.
+    """
 
     # Nothing that is swapped may be a key.
     __hash__ = None
+
+    def __new__(cls, *_: Any) -> StandIn:
+        check_reading()
+        return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
         """Take no attributes from a file."""
@@ -52,7 +87,10 @@ class _StoredDtype(StandIn):
         _, byte_order, *structure = state[:5]
         if structure != [None] * 3:
             raise RefusedGlobal('an array of structures')
-        self.numpy = self.numpy.newbyteorder(byte_order)
+        ordered = self.numpy.newbyteorder(byte_order)
+        # A dtype of its own for the buffer protocol, even in this machine's order.
+        if not ordered.isnative:
+            self.numpy = ordered
 
     def unstored(self) -> np.dtype:
         return self.numpy
@@ -67,7 +105,7 @@ class _StoredDtype(StandIn):
         array = np.ndarray(shape, self.numpy, bytearray(content), order=order)
         if array.nbytes != len(content):
             raise ValueError('the bytes of an array do not fit its shape')
-        return array.astype(self.numpy.newbyteorder('='), copy=False)
+        return array.astype(np.dtype(self.numpy.type), copy=False)
 
 
 class _StoredArray(StandIn):

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +32,7 @@ _TORN = re.compile(r'PytorchStreamReader|unexpected EOF|corrupt')
 _REFUSALS = (
     re.compile(r'GLOBAL (\S+)'),
     re.compile(r'asks for (attribute \S+ of [^;]+)'),
-    re.compile(r'asks for (an array of [\w ]+)'),
+    re.compile(r'asks for (an array of \S+)'),
 )
 _PICKLE_PROTOCOLS = tuple(b'\x80' + bytes([n]) for n in range(2, 6))
 
@@ -126,12 +127,30 @@ def load_safetensors(path: str | Path, *, map_location: Any = 'cpu') -> dict[str
         raise UserError(
             f'{path} is not a checkpoint: no whole safetensors file ({error})'
         ) from error
-    if map_location not in (None, 'cpu'):
-        try:
-            state = {name: tensor.to(map_location) for name, tensor in state.items()}
-        except (RuntimeError, AssertionError) as error:
-            raise _unreadable(path, error, 'a safetensors file') from error
+    try:
+        state = {name: _put(tensor, map_location) for name, tensor in state.items()}
+    except (RuntimeError, AssertionError, MemoryError) as error:
+        raise _unreadable(path, error, 'a safetensors file') from error
+    # Whatever a caller's own function and the types of a device can raise.
+    except Exception as error:
+        raise UserError(
+            f'{path} cannot be loaded: map_location={map_location!r} names no place '
+            f'({_first_line(error)})'
+        ) from error
     return {'state_dict': state, 'meta': meta}
+
+
+def _put(tensor: torch.Tensor, map_location: Any) -> torch.Tensor:
+    """A tensor that was stored on the CPU, where `torch.load` would put it."""
+    place = map_location
+    if isinstance(map_location, Mapping):
+        place = map_location.get('cpu')
+    # A device can be called too, as a decorator.
+    elif callable(map_location) and not isinstance(map_location, torch.device):
+        moved = map_location(tensor.untyped_storage(), 'cpu')
+        place = None if moved is None else moved.device
+    # Anything but a device, such as a dtype, means something else to `Tensor.to`.
+    return tensor if place is None else tensor.to(torch.device(place))
 
 
 def _starts_safetensors(start: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,10 +132,11 @@ def _plain_meta(meta: dict) -> dict:
             raise UserError(f'holds more than {_MOST_META_VALUES} values in its meta')
         if value is None or isinstance(value, (bool, int, float, str)):
             # Subclasses, such as an enum's, would ask for their class.
-            for kind in (bool, int, float, str):
+            for kind in (bool, int, float):
                 if isinstance(value, kind):
                     return kind(value)
-            return None
+            # An enum's own `__str__` gives the name of the member.
+            return None if value is None else str.__str__(value)
         if isinstance(value, np.generic):
             return value.item()
         if isinstance(value, (np.ndarray, torch.Tensor)):
@@ -158,9 +160,9 @@ def _plain_meta(meta: dict) -> dict:
         raise UserError('holds a meta that is nested too deeply') from error
 
 
-def _detached(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+def _detached(state: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
     """The weights on the CPU, each with no more storage than its own."""
-    tensors = type(state)(
+    tensors = OrderedDict(
         (name, tensor.detach().cpu().contiguous().clone())
         for name, tensor in state.items()
     )
@@ -175,13 +177,23 @@ def serialize(
     """A file of weights and meta; the same content gives the same bytes.
 
     Raises:
-        UserError: if the file cannot carry the meta.
+        UserError: if the file cannot carry the meta, or a kind of number.
     """
     if safetensors:
         from safetensors.torch import save
 
         # One entry only: the library writes several in an order that changes.
-        return save(dict(state), {'meta': _as_json(meta)})
+        header = {'meta': _as_json(meta)}
+        try:
+            return save(dict(state), header)
+        # The library looks a dtype up in a table of its own.
+        except KeyError as error:
+            dtype = error.args[0]
+            name = next((k for k, tensor in state.items() if tensor.dtype == dtype), '')
+            raise UserError(
+                f'holds {str(dtype).removeprefix("torch.")} under {name}, which '
+                'safetensors cannot carry'
+            ) from error
     # Not to a path: torch writes its name into the archive, which would put the
     # temporary name under the hash.
     buffer = io.BytesIO()

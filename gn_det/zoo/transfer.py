@@ -44,8 +44,8 @@ def transfer(
     Args:
         url: the address.
         part: what has arrived already is not asked for again, if the server can go on
-            and the bytes are known to be of the same file: by its ETag or date, or
-            because a digest will tell.
+            and a digest will tell whether the bytes are of the same file, or without
+            one if its ETag or date says so.
         has_digest: whether the caller checks a digest of the whole afterwards.
         timeout_s: how long a host may be silent.
         progress: whether to show a bar; on a terminal only.
@@ -86,7 +86,8 @@ def _try(
     headers = {}
     known = part.version_from(url)
     if offset := part.size():
-        if known:
+        # With a digest no mark has to tell whether the bytes belong together.
+        if known and not has_digest:
             headers['If-Range'] = known.mark
         if known or has_digest:
             headers['Range'] = f'bytes={offset}-'
@@ -96,7 +97,7 @@ def _try(
             raise _Broken(f'has less than the {offset} bytes already here')
         _check(response, url, has_digest)
         if response.status_code == 206:
-            offset, total = _range(response, part, offset, known)
+            offset, total = _range(response, part, offset, known, has_digest)
         else:
             offset, total = 0, _length(response, has_digest)
         if total is not None:
@@ -156,11 +157,16 @@ def _check(response: requests.Response, url: str, has_digest: bool) -> None:
 
 
 def _range(
-    response: requests.Response, part: Part, offset: int, known: Version | None
+    response: requests.Response,
+    part: Part,
+    offset: int,
+    known: Version | None,
+    has_digest: bool,
 ) -> tuple[int, int | None]:
     """Where the bytes of a partial answer belong, and the length of the whole.
 
-    Not every server heeds `If-Range`, so the answer is compared with what is here.
+    Not every server heeds `If-Range`, so the answer is compared with what is here,
+    unless a digest will do that.
     """
     given = response.headers.get('Content-Range', '')
     found = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', given)
@@ -168,7 +174,7 @@ def _range(
         part.discard()
         raise _Broken(f'sent other bytes ({given or "unnamed"}) than asked for')
     total = None if found[2] == '*' else int(found[2])
-    if known is not None and not _goes_on(response, total, known):
+    if known and not has_digest and not _goes_on(response, total, known):
         part.discard()
         raise _Broken('has another version of the file by now')
     return offset, total
@@ -178,7 +184,9 @@ def _goes_on(response: requests.Response, total: int | None, known: Version) -> 
     """Whether a partial answer is of the known version, as far as it says."""
     mark = 'ETag' if known.mark.startswith('"') else 'Last-Modified'
     # An answer to `If-Range` need not repeat the date.
-    same_mark = response.headers.get(mark, known.mark) == known.mark
+    given = response.headers.get(mark, known.mark)
+    # Servers that compress on the way call the ETag of the same version weak.
+    same_mark = given.removeprefix('W/') == known.mark
     return same_mark and (None in (total, known.total) or total == known.total)
 
 

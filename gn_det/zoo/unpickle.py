@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gn_det.compat.stored_arrays import RefusedGlobal, stand_ins, unstored
+from gn_det.compat.stored_arrays import RefusedGlobal, reading, stand_ins, unstored
 from gn_det.errors import UserError
 
 
@@ -67,8 +67,9 @@ def load_pickle(path: str | Path) -> dict:
             it holds no dict.
     """
     try:
-        with open(path, 'rb') as file:
-            content = unstored(ArrayUnpickler(file).load())
+        with open(path, 'rb') as file, reading():
+            stored = ArrayUnpickler(file).load()
+        content = unstored(stored)
     except FileNotFoundError:
         raise UserError(f'checkpoint not found: {path}') from None
     except RefusedGlobal as error:

@@ -17,8 +17,11 @@ def check_weight(tensor: Tensor, name: str) -> None:
     """See that a tensor holds its values one by one, so that it can be copied.
 
     Raises:
-        UserError: if it is sparse, or a few values repeated to more than a GiB.
+        UserError: if it is sparse or quantized, or a few values repeated to more than a
+            GiB.
     """
+    if tensor.is_quantized:
+        raise UserError(f'holds a quantized tensor under {name}; dequantize it')
     if tensor.layout is not torch.strided:
         raise UserError(f'holds a sparse tensor under {name}; make it dense')
     size = tensor.numel() * tensor.element_size()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
+import threading
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pickle import UnpicklingError
 
 import numpy as np
@@ -14,10 +16,12 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import OneCycleLR
 from mmengine.runner import CheckpointLoader
+from torch.serialization import add_safe_globals, get_safe_globals, safe_globals
 
 import gn_det
 from gn_det.compat import checkpoint_globals
 from gn_det.compat.checkpoint_globals import stored_attribute
+from gn_det.compat.stored_arrays import reading
 
 
 class UserClass:
@@ -81,8 +85,9 @@ def test_numpy_arrays_of_either_major_version_load(tmp_path):
 )
 def test_getattr_of_a_checkpoint_reaches_statistics_only(owner, name):
     stand_in = checkpoint_globals._StoredHistoryBuffer
-    assert stored_attribute(stand_in, 'mean') is HistoryBuffer.mean
-    with pytest.raises(UnpicklingError, match='only the statistics'):
+    with reading():
+        assert stored_attribute(stand_in, 'mean') is HistoryBuffer.mean
+    with reading(), pytest.raises(UnpicklingError, match='only the statistics'):
         stored_attribute(stand_in if owner is HistoryBuffer else owner, name)
 
 
@@ -218,3 +223,96 @@ def test_an_empty_history_buffer_loads(tmp_path):
     torch.save({'message_hub': HistoryBuffer()}, path)
     buffer = checkpoint_globals.load(str(path))['message_hub']
     assert len(buffer.data[0]) == 0
+
+
+def test_arrays_have_the_types_of_numpy_itself(tmp_path):
+    """A dtype that was given a byte order is another one for the buffer protocol."""
+    torch.save([np.arange(3.0), np.arange(3.0, dtype='>f4')], tmp_path / 'a.pth')
+    for array in checkpoint_globals.load(tmp_path / 'a.pth'):
+        assert array.dtype.isbuiltin
+        assert memoryview(array)[1] == 1.0
+
+
+class Late:
+    """What somebody lists while a checkpoint is read."""
+
+
+def while_it_reads(action: Callable[[], object]) -> None:
+    """Do something in another thread while this one loads a checkpoint."""
+
+    def meet(storage, _):
+        thread = threading.Thread(target=action)
+        thread.start()
+        thread.join()
+        return storage
+
+    file = io.BytesIO()
+    torch.save(dict(array=np.arange(2), w=torch.ones(1)), file)
+    file.seek(0)
+    loaded = checkpoint_globals.load(file, map_location=meet)
+    assert loaded['array'].tolist() == [0, 1]
+
+
+def test_what_others_list_meanwhile_stays():
+    before = set(get_safe_globals())
+    try:
+        while_it_reads(lambda: add_safe_globals([Late]))
+        assert set(get_safe_globals()) == before | {Late}
+    finally:
+        with safe_globals([Late]):
+            pass
+
+
+def test_what_others_take_off_meanwhile_stays_off():
+    before = set(get_safe_globals())
+    context = safe_globals([Late])
+    context.__enter__()
+    while_it_reads(lambda: context.__exit__(None, None, None))
+    assert set(get_safe_globals()) == before
+
+
+def pickles() -> dict[str, object]:
+    return dict(
+        array=np.arange(3),
+        scalar=np.float64(1),
+        dtype=np.dtype('f4'),
+        buffer=HistoryBuffer([1.0], [1]),
+        statistics=HistoryBuffer.mean,
+        annealing=OneCycleLR._annealing_cos,
+        empty=np.array([]),
+    )
+
+
+@pytest.mark.parametrize('name', pickles())
+def test_loads_of_other_threads_meet_no_stand_ins(name):
+    file = io.BytesIO()
+    # Bound to its name the way mmengine's state dicts refer to it.
+    torch.save({'value': pickles()[name]}, file)
+    met = []
+
+    def plain_load() -> None:
+        file.seek(0)
+        try:
+            met.append(torch.load(file, weights_only=True))
+        except UnpicklingError as error:
+            met.append(str(error))
+
+    while_it_reads(plain_load)
+    assert 'another thread reads a checkpoint' in met[0]
+
+
+def test_a_load_within_a_load():
+    file = io.BytesIO()
+    torch.save(dict(array=np.arange(2), w=torch.ones(1)), file)
+    inner = []
+
+    def load_again(storage, _):
+        inner.append(checkpoint_globals.load(io.BytesIO(file.getvalue())))
+        return storage
+
+    before = set(get_safe_globals())
+    outer = checkpoint_globals.load(
+        io.BytesIO(file.getvalue()), map_location=load_again
+    )
+    assert outer['array'].tolist() == inner[0]['array'].tolist() == [0, 1]
+    assert set(get_safe_globals()) == before

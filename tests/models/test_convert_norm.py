@@ -342,5 +342,106 @@ class KeepsToItself(TakesNorm):
 def test_a_default_is_replaced_where_it_can_be_set(kind, reached):
     cfg, report = convert_norm(dict(backbone=dict(type=kind)))
     assert len(report.changed) == reached
+    assert not report.kept
     assert ('norm_cfg' in cfg['backbone']) == bool(reached)
     kind(**{k: v for k, v in cfg['backbone'].items() if k != 'type'})
+
+
+class NormAndReLU(nn.BatchNorm2d):
+    """A Batch Norm with an activation of its own, as timm has it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+class FrozenAndReLU(FrozenBatchNorm2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).relu()
+
+
+@pytest.mark.parametrize('kind', [NormAndReLU, FrozenAndReLU])
+def test_a_norm_that_does_more_stays(kind):
+    model, report = convert_norm(nn.Sequential(kind(32), nn.BatchNorm2d(32)))
+    assert type(model[0]) is kind
+    assert [change.place for change in report.changed] == ['1']
+    kept = [('0', kind.__name__, 'does more than normalise')]
+    assert [(k.place, k.norm, k.reason) for k in report.kept] == kept
+    lone, report = convert_norm(kind(32))
+    assert type(lone) is kind
+    assert report.kept[0].reason == 'does more than normalise'
+    cfg, report = convert_norm(dict(type='ResNet', norm_cfg=dict(type=kind)))
+    assert cfg['norm_cfg']['type'] is kind
+    assert report.kept[0].reason == 'does more than normalise'
+
+
+class SubclassOfFrozen(FrozenBatchNorm2d):
+    pass
+
+
+class SyncBatchNorm(nn.Module):
+    """mmcv's by its name and attributes, which needs a GPU to be built."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.num_features = channels
+        self.eps = 1e-5
+        self.weight = self.bias = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.parametrize('kind', [SubclassOfFrozen, SyncBatchNorm])
+def test_batch_norms_known_by_their_names(kind):
+    model, report = convert_norm(nn.Sequential(kind(64)))
+    assert isinstance(model[0], FusedGroupNorm)
+    assert model[0].num_channels == 64
+    assert len(report.changed) == 1
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'words'),
+    [
+        (dict(model=None), 'model: expected the config of a model, got None'),
+        (dict(model=[]), r'model: expected the config of a model, got \[\]'),
+        (dict(custom_imports=['mine']), r"custom_imports: .*got \['mine'\]"),
+        (dict(custom_imports=dict(imports=5)), 'custom_imports: .*got 5'),
+        (dict(custom_imports=dict(imports=[5])), r'custom_imports: .*got \[5\]'),
+    ],
+)
+def test_configs_that_cannot_be(cfg, words):
+    with pytest.raises(UserError, match=words):
+        convert_norm({'model': dict(type='ResNet'), **cfg})
+
+
+def test_a_config_without_a_model():
+    with pytest.raises(UserError, match='the config has no model'):
+        convert_norm(Config(dict(type='ResNet', norm_cfg=dict(type='BN'))))
+
+
+def test_keys_that_are_no_names():
+    given = {key: dict(type='ResNet', norm_cfg=dict(type='BN')) for key in (1, 2)}
+    cfg, report = convert_norm({'a': {1: given[1]}, 2: given[2]})
+    assert cfg['a'][1]['norm_cfg']['type'] == 'FusedGN'
+    assert [change.place for change in report.changed] == ['a.1.norm_cfg', '2.norm_cfg']
+    with pytest.raises(UserError, match='the parts here are a, 2'):
+        convert_norm({'a': {}, 2: {}}, parts=['neck'])
+
+
+@pytest.mark.parametrize('value', ['BN', [dict(type='BN')], nn.BatchNorm2d])
+def test_a_norm_cfg_that_is_no_dict_is_mentioned(value):
+    cfg, report = convert_norm(dict(type='ResNet', norm_cfg=value))
+    assert cfg['norm_cfg'] == value
+    assert [(k.place, k.reason) for k in report.kept] == [('norm_cfg', 'not a dict')]
+
+
+def test_no_norm_is_nothing_to_mention():
+    assert not convert_norm(dict(type='ResNet', norm_cfg=None))[1].kept
+
+
+def test_pretrained_weights_in_a_list_are_mentioned():
+    heads = [
+        dict(norm_cfg=dict(type='BN'), init_cfg=dict(type='Pretrained', checkpoint='a'))
+    ]
+    _, report = convert_norm(dict(heads=heads))
+    assert report.notes[0].startswith('heads.0.init_cfg loads a')

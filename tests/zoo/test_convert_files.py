@@ -183,3 +183,11 @@ def test_meta_that_safetensors_cannot_carry(tmp_path):
     torch.save(content, tmp_path / 'run.pth')
     with pytest.raises(UserError, match=r'end the name in \.pth'):
         convert_file(tmp_path / 'run.pth', tmp_path / 'out.safetensors', 'mmdet')
+
+
+def test_numbers_that_safetensors_has_no_name_for(tmp_path):
+    state = {'w': torch.ones(2, dtype=torch.complex128)}
+    text = r'under w, which safetensors cannot carry; end the name in \.pth'
+    with pytest.raises(UserError, match=text):
+        write_checkpoint(tmp_path / 'a.safetensors', state, {})
+    assert os.listdir(tmp_path) == []

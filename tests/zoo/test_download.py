@@ -455,6 +455,51 @@ class TestResume:
         assert 'Range' in server.requests[1].headers
         assert 'Range' not in server.requests[2].headers
 
+    @pytest.mark.parametrize(
+        ('first', 'second'),
+        [
+            (dict(etag='"1"'), dict(etag='"2"')),
+            (dict(etag='"1"'), dict(etag='W/"1"')),
+            (dict(modified='Mon'), dict(modified='Tue')),
+        ],
+        ids=['etag', 'weak etag', 'date'],
+    )
+    @pytest.mark.parametrize('heeds', [True, False])
+    def test_with_a_digest_no_mark_keeps_it_from_going_on(
+        self, server, cache, first, second, heeds
+    ):
+        url = server.add(
+            f'/{NAME}',
+            CONTENT,
+            drops=1,
+            drop_after=BLOCK,
+            next_version=Answer(CONTENT, heeds_if_range=heeds, **second),
+            **first,
+        )
+        assert get(url, cache).read_bytes() == CONTENT
+        asked = [request.headers.get('Range') for request in server.requests]
+        assert asked == [None, f'bytes={BLOCK}-']
+        assert 'If-Range' not in server.requests[1].headers
+
+    def test_with_a_digest_a_wrong_beginning_of_another_version_is_fetched_anew(
+        self, server, cache
+    ):
+        url = server.add(
+            f'/{NAME}', OTHER, drops=-1, drop_after=BLOCK, ranges=False, etag='"1"'
+        )
+        refusal(url, cache)
+        server.add(f'/{NAME}', CONTENT, etag='"2"')
+        assert get(url, cache).read_bytes() == CONTENT
+
+    def test_without_a_digest_etags_are_compared_weakly(self, server, cache):
+        """A server that compresses on the way calls the same ETag weak."""
+        new = Answer(CONTENT, heeds_if_range=False, etag='W/"1"')
+        url = server.add(
+            '/a.pth', CONTENT, drops=1, drop_after=BLOCK, etag='"1"', next_version=new
+        )
+        assert get(url, cache).read_bytes() == CONTENT
+        assert len(server.requests) == 2
+
     def test_without_a_digest_nothing_of_another_host_is_joined(
         self, server, other, cache
     ):

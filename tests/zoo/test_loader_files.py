@@ -270,6 +270,19 @@ class TestTorch:
         load_file(path, trust=True)
         assert (tmp_path / 'pwned').is_dir()
 
+    @pytest.mark.parametrize(
+        ('value', 'kind'),
+        [
+            (np.array(['person']), '<U6'),
+            (np.datetime64('2026-11-21', 's'), 'datetime64'),
+            (np.array([None]), 'object'),
+        ],
+    )
+    def test_arrays_of_something_else_are_named(self, save, value, kind):
+        path = save({'state_dict': {}, 'meta': {'classes': value}})
+        with pytest.raises(UserError, match=f'asks for an array of {kind}, and'):
+            load_file(path)
+
     def test_cut_short(self, save):
         path = save({'state_dict': {'w': torch.randn(1000)}})
         path.write_bytes(path.read_bytes()[:-500])
@@ -303,6 +316,35 @@ class TestSafetensors:
         assert loaded['state_dict'].keys() == weights.keys()
         for name, value in weights.items():
             assert torch.equal(loaded['state_dict'][name], value)
+
+    @pytest.mark.parametrize(
+        ('map_location', 'device'),
+        [
+            (None, 'cpu'),
+            ('meta', 'meta'),
+            (torch.device('meta'), 'meta'),
+            ({'cpu': 'meta'}, 'meta'),
+            ({'cuda:0': 'meta'}, 'cpu'),
+            (lambda storage, place: storage, 'cpu'),
+            (lambda storage, place: None, 'cpu'),
+            (lambda storage, place: torch.empty(1, device='meta'), 'meta'),
+        ],
+    )
+    def test_every_map_location_of_torch(self, tmp_path, map_location, device):
+        path = tmp_path / 'a.safetensors'
+        save_file({'w': torch.ones(1)}, path)
+        loaded = load_file(path, map_location=map_location)['state_dict']['w']
+        assert loaded.device.type == device
+
+    @pytest.mark.parametrize(
+        'map_location', ['nonsense', 2.5, torch.float16, [1], {'cpu': 'no'}]
+    )
+    def test_a_place_that_is_none(self, tmp_path, map_location):
+        path = tmp_path / 'a.safetensors'
+        save_file({'w': torch.ones(1)}, path)
+        with pytest.raises(UserError, match='cannot be loaded') as error:
+            load_file(path, map_location=map_location)
+        assert '\n' not in str(error.value)
 
     def test_of_others_has_no_meta(self, tmp_path):
         save_file({'w': torch.ones(1)}, tmp_path / 'a.safetensors')

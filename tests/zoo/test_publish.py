@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import hashlib
 import os
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from gn_det.errors import UserError
 from gn_det.zoo.digests import Digest
 from gn_det.zoo.loading import load_file
 from gn_det.zoo.publish import publish
+from gn_det.zoo.weights import check_weight
 from tests.running import assert_success, run
 
 META = {
@@ -206,6 +208,57 @@ def test_what_is_not_published(tmp_path, content, text):
     with pytest.raises(UserError, match=text):
         publish(tmp_path / 'a.pth', tmp_path / 'gn')
     assert os.listdir(tmp_path) == ['a.pth']
+
+
+@pytest.mark.filterwarnings('ignore:torch.quantize_per')
+@pytest.mark.filterwarnings('ignore:.*is deprecated')
+@pytest.mark.parametrize('per_channel', [True, False])
+def test_quantized_weights(per_channel):
+    w = torch.randn(4, 6)
+    if per_channel:
+        ones = torch.ones(4)
+        w = torch.quantize_per_channel(w, ones, torch.zeros(4), 0, torch.qint8)
+    else:
+        w = torch.quantize_per_tensor(w, 0.1, 0, torch.qint8)
+    with pytest.raises(UserError, match='holds a quantized tensor under w'):
+        check_weight(w, 'w')
+
+
+def test_numbers_that_safetensors_has_no_name_for(tmp_path):
+    content = {'a': torch.ones(2), 'w': torch.ones(2, dtype=torch.complex128)}
+    torch.save(content, tmp_path / 'a.pth')
+    text = r'a\.pth holds complex128 under w, which safetensors cannot carry'
+    with pytest.raises(UserError, match=text):
+        publish(tmp_path / 'a.pth', tmp_path / 'gn', safetensors=True)
+    assert os.listdir(tmp_path) == ['a.pth']
+    path, _ = publish(tmp_path / 'a.pth', tmp_path / 'gn')
+    assert_same(load_file(path)['state_dict'], content)
+
+
+def test_a_state_dict_of_any_mapping(tmp_path):
+    content = {'state_dict': defaultdict(int, w=torch.ones(1))}
+    torch.save(content, tmp_path / 'a.pth')
+    path, _ = publish(tmp_path / 'a.pth', tmp_path / 'gn', trust=True)
+    published = torch.load(path, weights_only=True)['state_dict']
+    assert type(published) is OrderedDict
+    assert_same(published, content['state_dict'])
+
+
+class Dataset(str, enum.Enum):
+    COCO = 'coco'
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+def test_enums_are_published_as_their_values(tmp_path):
+    meta = {Dataset.COCO: Dataset.COCO, 'level': Level.HIGH}
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'meta': meta}, tmp_path / 'a.pth')
+    path, _ = publish(tmp_path / 'a.pth', tmp_path / 'gn', trust=True)
+    published = torch.load(path, weights_only=True)['meta']
+    assert published == {'coco': 'coco', 'level': 3}
+    assert {type(value) for value in published.values()} == {str, int}
 
 
 def nested(depth):

@@ -33,7 +33,8 @@ def convert_norm(
     their `requires_grad`; running statistics are dropped. Where a block of mmcv or
     mmdet records the name of its norm, `bn1` becomes `gn1`, so that the names of the
     state dict are those of `MODELS.build(convert_norm(cfg)[0].model)`; any other name
-    stays, because the code around it calls it so.
+    stays, because the code around it calls it so. A class of Batch Norm with a
+    `forward` of its own may do more (an activation), so it stays and is reported.
 
     In a config every `norm_cfg` of the model is replaced, and one is written where the
     default of a module is Batch Norm. The config that is given stays as it is. Batch
@@ -53,8 +54,9 @@ def convert_norm(
         The model or the new config, and what was changed and what not.
 
     Raises:
-        UserError: for an unknown `norm` or part, what is neither model nor config, or
-            if G does not divide the channels of a norm; nothing has been changed then.
+        UserError: for an unknown `norm` or part, what is neither model nor config, a
+            config whose `model` or `custom_imports` are of a wrong kind, or if G does
+            not divide the channels of a norm; nothing has been changed then.
     """
     if indivisible not in ('error', 'nearest'):
         raise ValueError(f"indivisible: expected 'error' or 'nearest': {indivisible!r}")
@@ -74,6 +76,8 @@ def convert_norm(
         return model, report
     cfg = copy.deepcopy(model_or_cfg)
     whole = 'model' in cfg and 'type' not in cfg
+    if isinstance(cfg, Config) and not whole:
+        raise UserError('the config has no model; give that of a model as a dict')
     convert_cfg(cfg['model'] if whole else cfg, norm, num_groups, parts, report)
     if whole and norm == 'FusedGN':
         import_plugin(cfg)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
 
-from gn_det.models.convert_norm.kinds import names_batch_norm, shown
+from gn_det.errors import UserError
+from gn_det.models.convert_norm.kinds import reason_to_keep, shown
 from gn_det.models.convert_norm.parts import check_parts, matches
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
 
@@ -24,19 +26,26 @@ def convert_cfg(
     report: NormReport,
 ) -> None:
     """Convert the config of a model in place; see `convert_norm`."""
+    if not isinstance(model, Mapping):
+        raise UserError(
+            f'model: expected the config of a model, got {reprlib.repr(model)}'
+        )
     names = [
-        name
+        str(name)
         for name, value in model.items()
         if isinstance(value, (dict, list)) and name not in _NO_MODULES
     ]
     check_parts(parts, names)
     for path, module, key, value in _norm_cfgs(model, ''):
         place = f'{path}.{key}' if path else key
+        if value is None:
+            continue
         if not isinstance(value, Mapping):
+            report.kept.append(KeptNorm(place, shown(value), 'not a dict'))
             continue
         before = shown(value.get('type'))
-        if not names_batch_norm(value.get('type')):
-            report.kept.append(KeptNorm(place, before, 'not a Batch Norm'))
+        if reason := reason_to_keep(value.get('type')):
+            report.kept.append(KeptNorm(place, before, reason))
         elif not matches(place.split('.')[0], parts):
             report.kept.append(KeptNorm(place, before, 'of a part not chosen'))
         else:
@@ -76,16 +85,18 @@ def _norm_cfgs(
 ) -> Iterator[tuple[str, dict, str, Mapping | None]]:
     """Path, module, key and value of each `…norm_cfg`, written down or by default."""
     if isinstance(node, Mapping):
+        # As they were given: who takes a default from here writes it into the node.
+        entries = list(node.items())
         if isinstance(node.get('type'), (str, type)):
             defaults = _default_norm_cfgs(node['type'])
             for key, default in defaults.items():
                 if key not in node:
                     yield path, node, key, default
-        for key, value in list(node.items()):
-            if key.endswith('norm_cfg'):
+        for key, value in entries:
+            if isinstance(key, str) and key.endswith('norm_cfg'):
                 yield path, node, key, value
             elif key not in _NO_MODULES and isinstance(value, (dict, list, tuple)):
-                yield from _norm_cfgs(value, f'{path}.{key}' if path else key)
+                yield from _norm_cfgs(value, f'{path}.{key}' if path else f'{key}')
     else:
         for i, item in enumerate(node):
             if isinstance(item, (dict, list, tuple)):
@@ -118,15 +129,32 @@ def _modules(node: Any, path: str) -> Iterator[tuple[str, Mapping]]:
         yield path, node
         for key, value in node.items():
             if key not in _NO_MODULES:
-                yield from _modules(value, f'{path}.{key}' if path else key)
+                yield from _modules(value, f'{path}.{key}' if path else f'{key}')
+    elif isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _modules(item, f'{path}.{i}')
 
 
 def import_plugin(cfg: Config | dict) -> None:
-    """Let a whole config import the package that registers the norm."""
-    imports = dict(cfg.get('custom_imports') or {})
-    given = imports.get('imports') or []
-    names = [given] if isinstance(given, str) else list(given)
+    """Let a whole config import the package that registers the norm.
+
+    Raises:
+        UserError: if its `custom_imports` are none that mmengine would import.
+    """
+    imports = cfg.get('custom_imports') or {}
+    given = imports.get('imports') if isinstance(imports, Mapping) else imports
+    names = [given] if isinstance(given, str) else given or []
+    if not (
+        isinstance(imports, Mapping)
+        and isinstance(names, (list, tuple))
+        and all(isinstance(name, str) for name in names)
+    ):
+        raise UserError(
+            f"custom_imports: expected dict(imports=['name', …]), got {given!r}"
+        )
     if not any(name.split('.')[0] == 'gn_det' for name in names):
-        imports['imports'] = [*names, 'gn_det']
-        imports.setdefault('allow_failed_imports', False)
-        cfg['custom_imports'] = imports
+        cfg['custom_imports'] = {
+            'allow_failed_imports': False,
+            **imports,
+            'imports': [*names, 'gn_det'],
+        }

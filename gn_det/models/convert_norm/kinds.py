@@ -7,24 +7,49 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Batch Norms that are no `_BatchNorm`: those of mmcv's operators, and the frozen ones
-# that torchvision, detectron2 and others each have.
-_OF_THEIR_OWN = ('SyncBatchNorm', 'FrozenBatchNorm2d')
+# Batch Norms with code of their own: those of mmcv's operators, the frozen ones that
+# torchvision, detectron2 and others each have, and the synchronised ones of detectron2
+# and mmdet3d.
+_OF_THEIR_OWN = (
+    'SyncBatchNorm',
+    'FrozenBatchNorm2d',
+    'NaiveSyncBatchNorm',
+    'NaiveSyncBatchNorm1d',
+    'NaiveSyncBatchNorm2d',
+)
+# Where a `forward` comes from that normalises and does nothing else.
+_PLAIN = ('torch.nn.', 'mmcv.', 'mmengine.')
 # Registered by other packages, which need not be there.
 _BY_NAME = ('MMSyncBN', 'NaiveSyncBN')
 
 
 def is_batch_norm(kind: type) -> bool:
     """Whether a class is a Batch Norm, synchronised and frozen ones included."""
-    return issubclass(kind, _BatchNorm) or kind.__name__ in _OF_THEIR_OWN
+    return issubclass(kind, _BatchNorm) or any(
+        base.__name__ in _OF_THEIR_OWN for base in kind.__mro__
+    )
 
 
-def names_batch_norm(kind: Any) -> bool:
-    """Whether the `type` of a `norm_cfg` is a Batch Norm, as mmcv would build it."""
+def reason_to_keep(kind: Any) -> str | None:
+    """Why a norm is not replaced; None for a Batch Norm that is nothing else.
+
+    Args:
+        kind: its class, or the `type` of a `norm_cfg`, as mmcv would build it.
+    """
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
-    if isinstance(cls, type):
-        return is_batch_norm(cls)
-    return isinstance(kind, str) and kind.rpartition('.')[2] in _BY_NAME
+    if not isinstance(cls, type):
+        named = isinstance(kind, str) and kind.rpartition('.')[2] in _BY_NAME
+        return None if named else 'not a Batch Norm'
+    if not is_batch_norm(cls):
+        return 'not a Batch Norm'
+    # An activation, for one, which would be lost with the norm.
+    return None if _only_normalises(cls) else 'does more than normalise'
+
+
+def _only_normalises(kind: type) -> bool:
+    """Whether the `forward` of a Batch Norm is one that is known."""
+    owner = next((base for base in kind.__mro__ if 'forward' in vars(base)), kind)
+    return owner.__name__ in _OF_THEIR_OWN or owner.__module__.startswith(_PLAIN)
 
 
 def shown(kind: Any) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from mmcv.cnn import build_norm_layer
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from gn_det.errors import UserError
-from gn_det.models.convert_norm.kinds import is_batch_norm
+from gn_det.models.convert_norm.kinds import is_batch_norm, reason_to_keep
 from gn_det.models.convert_norm.parts import check_parts, matches
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
 from gn_det.zoo.convert.norm import group_norm_name
@@ -74,17 +73,21 @@ def _norms(
 ) -> Iterator[tuple[str, nn.Module | None, str, nn.Module]]:
     """Place, parent, name and layer of each Batch Norm; others go to the report."""
     if _is_batch_norm(model):
-        yield '', None, '', model
+        if reason := _reason_to_keep(model):
+            report.kept.append(KeptNorm('', type(model).__name__, reason))
+        else:
+            yield '', None, '', model
     for path, parent in list(model.named_modules()):
         # Unlike named_children, with a norm's second name too.
         for name, layer in parent._modules.items():
             place = f'{path}.{name}' if path else name
-            selected = matches(place.split('.')[0], parts)
-            if _is_batch_norm(layer) and selected and _channels(layer):
-                yield place, parent, name, layer
-            elif _is_batch_norm(layer):
-                reason = 'of a part not chosen' if not selected else 'not initialised'
-                report.kept.append(KeptNorm(place, type(layer).__name__, reason))
+            if _is_batch_norm(layer):
+                selected = matches(place.split('.')[0], parts)
+                reason = _reason_to_keep(layer) if selected else 'of a part not chosen'
+                if reason:
+                    report.kept.append(KeptNorm(place, type(layer).__name__, reason))
+                else:
+                    yield place, parent, name, layer
             elif isinstance(layer, _OTHER_NORMS):
                 report.kept.append(
                     KeptNorm(place, type(layer).__name__, 'not a Batch Norm')
@@ -95,9 +98,14 @@ def _is_batch_norm(layer: nn.Module | None) -> bool:
     return is_batch_norm(type(layer))
 
 
+def _reason_to_keep(layer: nn.Module) -> str | None:
+    reason = reason_to_keep(type(layer))
+    return reason or (None if _channels(layer) else 'not initialised')
+
+
 def _channels(layer: nn.Module) -> int:
-    # torchvision's and detectron2's FrozenBatchNorm2d are no _BatchNorm.
-    if isinstance(layer, _BatchNorm):
+    # torchvision's FrozenBatchNorm2d does not note them.
+    if hasattr(layer, 'num_features'):
         return layer.num_features
     return layer.weight.numel()
 
