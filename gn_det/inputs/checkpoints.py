@@ -94,23 +94,22 @@ def check_fit(model: torch.nn.Module, path: str, exact: bool = True) -> None:
         for name in wanted
         if name in given and given[name].shape != wanted[name].shape
     ]
-    problems = [
-        f'{len(names)} {what} ({_first(names)})'
-        for what, names in (
-            ('missing', missing),
-            ('left over', left_over),
-            ('of another shape', reshaped),
-        )
-        if names
-    ]
+    problems = counted(
+        {'missing': missing, 'left over': left_over, 'of another shape': reshaped}
+    )
     fitting = len(wanted) - len(missing) - len(reshaped)
     if problems and (exact or not fitting):
         raise UserError(
             f'{path} does not match the model of the config, of {len(wanted)} tensors: '
-            f'{"; ".join(problems)}; give the config this checkpoint was trained with'
+            f'{problems}; give the config this checkpoint was trained with'
         )
 
 
-def _first(names: list[str]) -> str:
-    shown = ', '.join(names[:3])
-    return f'{shown}, …' if len(names) > 3 else shown
+def counted(problems: Mapping[str, list[str]]) -> str:
+    """Which tensors are wrong, and how: `2 missing (a, b); 4 left over (c, d, …)`."""
+    found = []
+    for kind, names in problems.items():
+        if names:
+            shown = ', '.join(names[:3]) + (', …' if len(names) > 3 else '')
+            found.append(f'{len(names)} {kind} ({shown})')
+    return '; '.join(found)

@@ -71,22 +71,21 @@ def group_norm(
     relu = activation is not None
     if recomputation.region is not None:
         return _recomputed(x, num_groups, weight, bias, eps, activation, residual, impl)
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
+    needs_composed = (
+        torch._C._is_tracing()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
-        or torch._C._is_tracing()
+    )
+    if (
+        needs_composed
+        or torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
         or type(x) not in _PLAIN
         or type(weight) not in _PLAIN
         or type(bias) not in _PLAIN
         or type(residual) not in _PLAIN
     ):
-        if (
-            torch._C._is_tracing()
-            or torch.onnx.is_in_onnx_export()
-            or _is_transformed()
-        ):
+        if needs_composed or torch.onnx.is_in_onnx_export():
             return _composed(x, num_groups, weight, bias, eps, residual, relu)
         # Something other than plain autograd has to see the call.
         y, _, _ = torch.ops.gn_det.group_norm(
@@ -134,10 +133,6 @@ def _recomputed(
 
     constants = [vector for vector in (weight, bias) if vector is not None]
     return recomputation.region.run(function, x, residual, constants)
-
-
-def _is_transformed() -> bool:
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _composed(

@@ -50,9 +50,13 @@ def test_errors_of_the_code_keep_their_kind():
     cfg = Config(dict(part=dict(type='Inner', size=1)))
     with pytest.raises(TypeError, match='elsewhere'), name_wrong_settings(cfg):
         Inner(elsewhere=1)
+
+    def resize() -> None:
+        pass
+
     # Even of a word that stands in the config.
     with pytest.raises(TypeError, match='size'), name_wrong_settings(cfg):
-        (lambda: None)(size=1)
+        resize(size=1)
     with pytest.raises(KeyError, match='colour'), name_wrong_settings(cfg):
         {}['colour']
     build(dict(type='Outer', inner=dict(type='Inner', size=2), size=3))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gn_det.errors import UserError
+from gn_det.inputs.checkpoints import counted
 from gn_det.zoo.convert.layout import Shapes
 from gn_det.zoo.weights import check_weight
 
@@ -66,17 +67,11 @@ def consume(
             left_over.append(name)
         else:
             counts[reason] += 1
-    problems = [
-        f'{len(names)} {kind} ({_first(names)})'
-        for kind, names in (
-            ('missing', missing),
-            ('of another shape', reshaped),
-            ('left over', left_over),
-        )
-        if names
-    ]
+    problems = counted(
+        {'missing': missing, 'of another shape': reshaped, 'left over': left_over}
+    )
     if problems:
-        raise UserError(f'does not hold {what}: {"; ".join(problems)}')
+        raise UserError(f'does not hold {what}: {problems}')
     return found, counts
 
 
@@ -112,8 +107,3 @@ def _reason(name: str, skipped: Mapping[str, str]) -> str | None:
         if re.fullmatch(pattern, name):
             return reason
     return None
-
-
-def _first(names: list[str]) -> str:
-    shown = ', '.join(names[:3])
-    return f'{shown}, …' if len(names) > 3 else shown
