@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OVERLAY := .overlay
 # Tests of what the host libraries touch; the op itself knows none of them.
 HOST_TESTS := tests/compat tests/layers tests/fusion tests/models tests/configs \
-	tests/inputs tests/runtime tests/evaluation tests/inference tests/report tests/zoo \
+	tests/workbench/inputs tests/workbench/runtime tests/workbench/evaluation tests/workbench/inference tests/workbench/report tests/workbench/zoo \
 	tests/tools tests/studies
 # Each worker is one process with one thread; files are not torn apart, because their
 # tests share what is slow to make. In the order of collection: the files with the fewest

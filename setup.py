@@ -33,7 +33,7 @@ setup(
             '.mim/configs/**/*.py',
             '.mim/configs/**/*.yml',
         ],
-        'gn_det.report': ['templates/*.j2'],
+        'gn_det.workbench.report': ['templates/*.j2'],
     },
     python_requires='>=3.10',
     install_requires=[

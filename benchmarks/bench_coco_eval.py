@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.arguments import positive
 from benchmarks.results import RESULTS, Environment, rounded, write_rows
-from gn_det.evaluation.coco_figures import EVALUATORS, coco_figures
+from gn_det.workbench.evaluation.coco_figures import EVALUATORS, coco_figures
 
 HEIGHT, WIDTH, CLASSES = 480, 640, 80
 OBJECTS_PER_IMAGE, DETECTIONS_PER_IMAGE = 7.3, 100

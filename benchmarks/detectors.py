@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 # Before mmdet: it supplies mmcv's operators where none are compiled.
-from gn_det.inputs.config import load_config
+from gn_det.workbench.inputs.config import load_config
 
 # isort: split
 import torch

@@ -1,10 +1,10 @@
 """Group Normalization for detection: a plugin and config zoo for MMDetection.
 
-Importing the package registers the norm layer `FusedGN` in mmengine's root
-registry, prepares the host libraries as they are installed (`gn_det.compat`) and lets
-mmengine load checkpoints through `gn_det.zoo.loader`, as weights only.
-It imports neither mmcv nor mmdet and needs no GPU, so it is safe in any config:
-`custom_imports = dict(imports=['gn_det'])`.
+Importing the package registers the norm layer `FusedGN` in mmengine's root registry and
+supplies mmcv's operators where none are compiled (`gn_det.compat`). It imports neither
+mmcv nor mmdet, changes nothing of the host libraries and needs no GPU, so it is safe in
+any config: `custom_imports = dict(imports=['gn_det'])`. What concerns runs and weights
+is in `gn_det.workbench`.
 """
 
 from gn_det import compat
@@ -15,9 +15,6 @@ compat.install()
 # After compat:
 from gn_det.fusion import fuse, unfuse  # noqa: E402
 from gn_det.layers import FusedGroupNorm  # noqa: E402
-from gn_det.zoo import loader  # noqa: E402
-
-loader.install()
 
 __all__ = ['FusedGroupNorm', '__version__', 'convert_norm', 'fuse', 'unfuse']
 

@@ -15,7 +15,7 @@ REGISTRIES = tuple(
         parent.name,
         parent=parent,
         scope='gn_det',
-        locations=['gn_det.models', 'gn_det.evaluation'],
+        locations=['gn_det.models', 'gn_det.workbench.evaluation'],
     )
     for parent in vars(mmdet_registry).values()
     if isinstance(parent, Registry)

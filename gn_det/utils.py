@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mmdet.utils import register_all_modules as register_mmdet
 
-import gn_det.evaluation
-import gn_det.models  # noqa: F401
+import gn_det.models
+import gn_det.workbench.evaluation  # noqa: F401
 
 
 def register_all_modules(init_default_scope: bool = False) -> None:

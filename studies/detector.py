@@ -7,9 +7,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 import gn_det  # noqa: F401  before mmdet: it supplies mmcv's operators
-from gn_det.datasets import ShapesSpec, generate_shapes
-from gn_det.inputs.config import load_config
-from gn_det.runtime.runner import build_runner
+from gn_det.workbench.datasets import ShapesSpec, generate_shapes
+from gn_det.workbench.inputs.config import load_config
+from gn_det.workbench.runtime.runner import build_runner
 from studies.claims import Case
 from studies.norms import norm_cfg
 from studies.plan import DetectorSize

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gn_det.errors import UserError, report_errors
+from gn_det.workbench.errors import UserError, report_errors
 from studies.claims import CLAIMS
 from studies.drawing import draw
 from studies.records import read_records

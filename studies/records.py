@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gn_det.errors import UserError
 from gn_det.version import __version__
+from gn_det.workbench.errors import UserError
 from studies.plan import Job
 
 ROOT = Path(__file__).resolve().parent.parent

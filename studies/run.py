@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gn_det.errors import UserError, report_errors
+from gn_det.workbench.errors import UserError, report_errors
 from studies.claims import CLAIMS
 from studies.plan import Job, logs, plan, results
 from studies.records import is_done

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gn_det.errors import UserError
+from gn_det.workbench.errors import UserError
 from studies.claims import Cell, Claim
 
 Records = Sequence[Mapping[str, Any]]

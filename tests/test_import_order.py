@@ -3,62 +3,72 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import gn_det
 
 PACKAGE = Path(gn_det.__file__).parent
-# From the bottom up. `__init__` stands outside: it puts the plugin together.
-ORDER = (
-    'version',
-    'errors',
-    'atomic_files',
-    'compat',
-    'registry',
-    'ops',
-    'layers',
-    'override',
-    'fusion',
-    'datasets',
-    'inputs',
-    'zoo',
-    'models',
-    'evaluation',
-    'report',
-    'inference',
-    'runtime',
-    'utils',
-)
+PLUGIN = ('version', 'compat', 'ops', 'layers', 'override', 'fusion', 'models')
+# From the bottom up. `__init__` stands outside: it puts the plugin together. `registry`
+# and `utils` come last: mmengine looks for a package's modules under these two names.
+ORDERS = {
+    'gn_det': (*PLUGIN, 'workbench', 'registry', 'utils'),
+    'gn_det.workbench': (
+        'errors',
+        'atomic_files',
+        'loading',
+        'datasets',
+        'inputs',
+        'zoo',
+        'evaluation',
+        'report',
+        'inference',
+        'onnx_export',
+        'runtime',
+    ),
+}
+HOSTS = ('mmcv', 'mmengine', 'mmdet')
+
+each_package = pytest.mark.parametrize('package', ORDERS)
 
 
-def imported(path: Path) -> set[str]:
-    """The parts of gn_det that a module imports, anywhere in it."""
-    found = set()
+def imported_modules(path: Path) -> Iterator[str]:
+    """Full names of what a module imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == 'gn_det':
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith('gn_det.'):
-            found.add(node.module.split('.')[1])
+        if isinstance(node, ast.ImportFrom):
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
         elif isinstance(node, ast.Import):
-            names = [alias.name.split('.') for alias in node.names]
-            found |= {name[1] for name in names if name[0] == 'gn_det' and name[1:]}
-    return found
+            yield from (alias.name for alias in node.names)
 
 
-def test_every_part_has_its_place():
-    parts = {path.stem for path in PACKAGE.glob('*.py')}
-    parts |= {path.parent.name for path in PACKAGE.glob('*/__init__.py')}
-    assert parts - {'__init__'} == set(ORDER)
+def folder_of(package: str) -> Path:
+    return PACKAGE.parent.joinpath(*package.split('.'))
 
 
-def test_no_part_knows_one_above_it():
+@each_package
+def test_every_part_has_its_place(package):
+    folder = folder_of(package)
+    parts = {path.stem for path in folder.glob('*.py')}
+    parts |= {path.parent.name for path in folder.glob('*/__init__.py')}
+    assert parts - {'__init__'} == set(ORDERS[package])
+
+
+@each_package
+def test_no_part_knows_one_above_it(package):
+    order = ORDERS[package]
+    depth = package.count('.') + 1
+    folder = folder_of(package)
     upward = [
-        f'{path.relative_to(PACKAGE)} imports gn_det.{name}'
-        for rank, part in enumerate(ORDER)
-        for path in [PACKAGE / f'{part}.py', *(PACKAGE / part).rglob('*.py')]
+        f'{path.relative_to(folder)} imports {name}'
+        for rank, part in enumerate(order)
+        for path in [folder / f'{part}.py', *(folder / part).rglob('*.py')]
         if path.is_file()
-        for name in imported(path)
-        if name in ORDER and ORDER.index(name) > rank
+        for name in imported_modules(path)
+        if name.startswith(f'{package}.')
+        and name.split('.')[depth] in order[rank + 1 :]
     ]
     assert upward == []
 
@@ -67,13 +77,6 @@ def test_the_op_knows_no_host_library():
     modules = [
         name
         for path in (PACKAGE / 'ops').rglob('*.py')
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for name in (
-            [node.module]
-            if isinstance(node, ast.ImportFrom)
-            else [alias.name for alias in node.names]
-        )
+        for name in imported_modules(path)
     ]
-    hosts = ('mmcv', 'mmengine', 'mmdet')
-    assert [name for name in modules if name.split('.')[0] in hosts] == []
+    assert [name for name in modules if name.split('.')[0] in HOSTS] == []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gn_det.errors import report_errors
-from gn_det.zoo.convert import FORMATS, TARGETS, convert_file
+from gn_det.workbench.errors import report_errors
+from gn_det.workbench.zoo.convert import FORMATS, TARGETS, convert_file
 
 
 def parse_args() -> argparse.Namespace:

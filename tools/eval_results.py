@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from gn_det.errors import report_errors
-from gn_det.evaluation.ap_table import KINDS, ap_table, class_table, show
-from gn_det.evaluation.coco_figures import EVALUATORS, coco_figures
-from gn_det.evaluation.result_file import (
+from gn_det.workbench.errors import report_errors
+from gn_det.workbench.evaluation.ap_table import KINDS, ap_table, class_table, show
+from gn_det.workbench.evaluation.coco_figures import EVALUATORS, coco_figures
+from gn_det.workbench.evaluation.result_file import (
     check_results,
     kinds_of,
     load_truth,

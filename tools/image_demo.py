@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
-from gn_det.errors import UserError, report_errors
-from gn_det.inference import check_places, load_detector, run_demo
-from gn_det.runtime.arguments import CfgOptions
-from gn_det.runtime.outputs import check_folder
+from gn_det.workbench.errors import UserError, report_errors
+from gn_det.workbench.inference import check_places, load_detector, run_demo
+from gn_det.workbench.runtime.arguments import CfgOptions
+from gn_det.workbench.runtime.outputs import check_folder
 
 
 def parse_args() -> argparse.Namespace:

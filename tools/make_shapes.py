@@ -7,8 +7,8 @@ from dataclasses import asdict, fields
 
 from tqdm import tqdm
 
-from gn_det.datasets import ShapesSpec, generate_shapes, read_stamp
-from gn_det.errors import UserError, report_errors
+from gn_det.workbench.datasets import ShapesSpec, generate_shapes, read_stamp
+from gn_det.workbench.errors import UserError, report_errors
 
 
 def parse_args() -> argparse.Namespace:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from gn_det.errors import report_errors
-from gn_det.zoo.publish import publish
+from gn_det.workbench.errors import report_errors
+from gn_det.workbench.zoo.publish import publish
 
 
 def parse_args() -> argparse.Namespace:

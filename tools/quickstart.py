@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pycocotools.coco import COCO
 
-from gn_det.errors import UserError, report_errors
-from gn_det.evaluation.curves import draw_curves
-from gn_det.evaluation.run_log import read_run_log, read_test_figures
-from gn_det.evaluation.sheet import draw_sheet, load_predictions
-from gn_det.inputs.checkpoints import find_resume_checkpoint
-from gn_det.inputs.config import load_config
+from gn_det.workbench.errors import UserError, report_errors
+from gn_det.workbench.evaluation.curves import draw_curves
+from gn_det.workbench.evaluation.run_log import read_run_log, read_test_figures
+from gn_det.workbench.evaluation.sheet import draw_sheet, load_predictions
+from gn_det.workbench.inputs.checkpoints import find_resume_checkpoint
+from gn_det.workbench.inputs.config import load_config
 
 TOOLS = Path(__file__).resolve().parent
 CONFIG = TOOLS.parent / 'configs/quickstart/mask-rcnn_r18_fpn_gn-all_shapes.py'

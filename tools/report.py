@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from gn_det.errors import report_errors
-from gn_det.report import check_runs, write_comparison, write_report
-from gn_det.runtime.outputs import check_file
+from gn_det.workbench.errors import report_errors
+from gn_det.workbench.report import check_runs, write_comparison, write_report
+from gn_det.workbench.runtime.outputs import check_file
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,22 +7,29 @@ import os
 
 from mmengine.dist import is_main_process
 
-from gn_det.errors import UserError, report_errors
-from gn_det.evaluation.ap_table import ap_table, class_table, show
-from gn_det.evaluation.coco_figures import EVALUATORS
-from gn_det.evaluation.published import Published, published_figures
-from gn_det.evaluation.settings import (
+from gn_det.workbench.errors import UserError, report_errors
+from gn_det.workbench.evaluation.ap_table import ap_table, class_table, show
+from gn_det.workbench.evaluation.coco_figures import EVALUATORS
+from gn_det.workbench.evaluation.published import Published, published_figures
+from gn_det.workbench.evaluation.settings import (
     evaluated_file,
     only_formats,
     result_files,
     set_up_evaluation,
     settle_results,
 )
-from gn_det.inputs.config import load_config
-from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
-from gn_det.runtime.distributed import close_distributed
-from gn_det.runtime.runner import enable_channels_last, run_test, show_predictions
-from gn_det.runtime.tta import enable_tta
+from gn_det.workbench.inputs.config import load_config
+from gn_det.workbench.runtime.arguments import (
+    add_common_arguments,
+    apply_common_arguments,
+)
+from gn_det.workbench.runtime.distributed import close_distributed
+from gn_det.workbench.runtime.runner import (
+    enable_channels_last,
+    run_test,
+    show_predictions,
+)
+from gn_det.workbench.runtime.tta import enable_tta
 
 
 def parse_args() -> argparse.Namespace:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from gn_det.errors import report_errors
-from gn_det.inputs.config import load_config
-from gn_det.runtime.arguments import add_common_arguments, apply_common_arguments
-from gn_det.runtime.distributed import close_distributed
-from gn_det.runtime.runner import (
+from gn_det.workbench.errors import report_errors
+from gn_det.workbench.inputs.config import load_config
+from gn_det.workbench.runtime.arguments import (
+    add_common_arguments,
+    apply_common_arguments,
+)
+from gn_det.workbench.runtime.distributed import close_distributed
+from gn_det.workbench.runtime.runner import (
     enable_amp,
     enable_channels_last,
     enable_lr_scaling,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gn_det.errors import report_errors
-from gn_det.zoo.download import TIMEOUT_S, download_all
-from gn_det.zoo.index import find, load_index, matching
-from gn_det.zoo.listing import describe, table
-from gn_det.zoo.page import write
+from gn_det.workbench.errors import report_errors
+from gn_det.workbench.zoo.download import TIMEOUT_S, download_all
+from gn_det.workbench.zoo.index import find, load_index, matching
+from gn_det.workbench.zoo.listing import describe, table
+from gn_det.workbench.zoo.page import write
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

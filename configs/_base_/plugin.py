@@ -1,5 +1,5 @@
-# What every config of the zoo imports: the norm, the detectors, the evaluator.
+# What every config of the zoo imports: norm, detectors, evaluator, checkpoint loader.
 custom_imports = dict(
-    imports=['gn_det', 'gn_det.models', 'gn_det.evaluation'],
+    imports=['gn_det.models', 'gn_det.workbench.evaluation'],
     allow_failed_imports=False,
 )

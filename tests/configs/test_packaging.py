@@ -23,7 +23,7 @@ import gn_det
 from mmengine.config import Config
 from mmengine.hub import get_config, get_model
 from mmdet.apis import DetInferencer
-from gn_det.zoo import find
+from gn_det.workbench.zoo import find
 
 R50 = 'gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py'
 with open('child.py', 'w') as child:

@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
-from gn_det.runtime.runner import enable_lr_scaling
-from gn_det.zoo import load_index
-from gn_det.zoo.settings import drops
+from gn_det.workbench.runtime.runner import enable_lr_scaling
+from gn_det.workbench.zoo import load_index
+from gn_det.workbench.zoo.settings import drops
 from tests.configs.zoo import LEAVES, load
 
 MODELS = {model.config.removeprefix('configs/'): model for model in load_index()}

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-from gn_det.inputs.config import load_config
+from gn_det.workbench.inputs.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 LEAVES = tuple(

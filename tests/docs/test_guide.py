@@ -22,9 +22,9 @@ from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
-from gn_det.datasets import ShapesSpec, generate_shapes
+from gn_det.workbench.datasets import ShapesSpec, generate_shapes
 from tests.running import REPOSITORY, environment
-from tests.zoo.server import Server, hashed_name, serve
+from tests.workbench.zoo.server import Server, hashed_name, serve
 
 GUIDE = REPOSITORY / 'docs' / 'guide.md'
 R50 = 'configs/gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py'

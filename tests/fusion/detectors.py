@@ -17,7 +17,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from gn_det.inputs.config import load_config
+from gn_det.workbench.inputs.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 R18 = 'quickstart/mask-rcnn_r18_fpn_gn-all_shapes.py'

@@ -14,7 +14,6 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from gn_det import FusedGroupNorm
-from gn_det.errors import UserError
 from gn_det.models.convert_norm import convert_norm
 
 
@@ -93,7 +92,7 @@ def test_weights_come_from_the_batch_norm_and_the_model_works():
 
 
 def test_the_checkpoint_tool_gives_the_same_names():
-    from gn_det.zoo.convert.norm import to_group_norm
+    from gn_det.workbench.zoo.convert.norm import to_group_norm
 
     model = small_resnet()
     renamed, _ = to_group_norm(dict(model.state_dict()))
@@ -176,7 +175,7 @@ def test_a_layer_that_cannot_be_replaced_leaves_the_others():
 
     blocks = [ConvModule(3, 32, 3, norm_cfg=dict(type='BN')) for _ in range(2)]
     blocks[1].gn = nn.ReLU()
-    with pytest.raises(UserError, match='has a gn beside its bn'):
+    with pytest.raises(ValueError, match='has a gn beside its bn'):
         convert_norm(nn.Sequential(*blocks))
     assert all(isinstance(block.bn, nn.BatchNorm2d) for block in blocks)
 
@@ -242,7 +241,7 @@ def test_parts_of_a_config():
 
 @pytest.mark.parametrize('target', [nn.ModuleDict(dict(neck=nn.ReLU())), dict(neck={})])
 def test_a_part_that_is_not_there(target):
-    with pytest.raises(UserError, match="no part 'nek'; the parts here are neck"):
+    with pytest.raises(ValueError, match="no part 'nek'; the parts here are neck"):
         convert_norm(target, parts=('nek',))
 
 
@@ -280,7 +279,7 @@ def test_frozen_stages_are_mentioned_and_stay():
 
 def test_groups_that_do_not_divide_change_nothing():
     model = nn.Sequential(nn.BatchNorm2d(64), nn.BatchNorm2d(48))
-    with pytest.raises(UserError, match=r'^1 has 48 channels.* for 24 there$'):
+    with pytest.raises(ValueError, match=r'^1 has 48 channels.* for 24 there$'):
         convert_norm(model)
     assert all(type(layer) is nn.BatchNorm2d for layer in model)
     convert_norm(model, indivisible='nearest')
@@ -295,13 +294,23 @@ def test_groups_that_do_not_divide_change_nothing():
         (dict(num_groups=0), 'positive'),
         (dict(num_groups='32'), "positive integer, got '32'"),
         (dict(num_groups=32.0), r'positive integer, got 32\.0'),
+    ],
+)
+def test_wrong_values(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        convert_norm(nn.BatchNorm2d(32), **arguments)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
         (dict(parts='neck'), r"a list of names, such as \['neck'\]"),
         (dict(model_or_cfg=None), 'None is neither a model nor a config'),
         (dict(model_or_cfg='x.py'), "'x.py' is neither a model nor a config"),
     ],
 )
-def test_wrong_arguments(arguments, words):
-    with pytest.raises(UserError, match=words):
+def test_wrong_kinds(arguments, words):
+    with pytest.raises(TypeError, match=words):
         convert_norm(**{'model_or_cfg': nn.BatchNorm2d(32), **arguments})
 
 
@@ -410,12 +419,12 @@ def test_batch_norms_known_by_their_names(kind):
     ],
 )
 def test_configs_that_cannot_be(cfg, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(TypeError, match=words):
         convert_norm({'model': dict(type='ResNet'), **cfg})
 
 
 def test_a_config_without_a_model():
-    with pytest.raises(UserError, match='the config has no model'):
+    with pytest.raises(ValueError, match='the config has no model'):
         convert_norm(Config(dict(type='ResNet', norm_cfg=dict(type='BN'))))
 
 
@@ -424,7 +433,7 @@ def test_keys_that_are_no_names():
     cfg, report = convert_norm({'a': {1: given[1]}, 2: given[2]})
     assert cfg['a'][1]['norm_cfg']['type'] == 'FusedGN'
     assert [change.place for change in report.changed] == ['a.1.norm_cfg', '2.norm_cfg']
-    with pytest.raises(UserError, match='the parts here are a, 2'):
+    with pytest.raises(ValueError, match='the parts here are a, 2'):
         convert_norm({'a': {}, 2: {}}, parts=['neck'])
 
 

@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 
 import gn_det  # noqa: F401 - before mmdet, which needs operators of mmcv
 from gn_det.fusion.blocks import FusedModule
-from gn_det.inputs.config import load_config
 from gn_det.models import FusedCascadeRCNN, FusedFasterRCNN, FusedMaskRCNN
 from gn_det.ops.recompute import state
+from gn_det.workbench.inputs.config import load_config
 from tests.fusion.detectors import (
     CONFIGS,
     R18,

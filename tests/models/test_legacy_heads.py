@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 
 from gn_det.models.legacy import DetectronBBoxHead, DetectronMaskHead, DetectronRPNHead
 from gn_det.models.legacy.mask_head import paste_masks
-from tests.zoo.convert_cases import build
+from tests.workbench.zoo.convert_cases import build
 
 R50 = 'detectron/mask-rcnn_r50_fpn_gn-all-detectron_2x_coco.py'
 # An image of 100 × 50 px (width × height), doubled, then padded to a multiple of 32.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gn_det.errors import UserError
+from gn_det.workbench.errors import UserError
 from studies import figures
 from studies.claims import CLAIMS
 from studies.drawing import draw

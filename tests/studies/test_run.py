@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gn_det.errors import UserError
+from gn_det.workbench.errors import UserError
 from studies.claims import CLAIMS, Case
 from studies.plan import ClassifierSize, Job, plan
 from studies.records import is_done, read_record, read_records, write_record

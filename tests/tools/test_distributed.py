@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gn_det.evaluation.run_log import read_test_figures
+from gn_det.workbench.evaluation.run_log import read_test_figures
 from tests.running import CONFIG, REPOSITORY, assert_success, environment, run
 
 # What a rank ends with: the weights, and the threads alive when the interpreter stops.
@@ -69,7 +69,7 @@ def test_ranks_agree_after_training_and_on_the_figures(small_options, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(
         f"_base_ = '{REPOSITORY / CONFIG}'\n"
-        "custom_imports = dict(imports=['gn_det', 'gn_det.evaluation',"
+        "custom_imports = dict(imports=['gn_det', 'gn_det.workbench.evaluation',"
         " 'write_weights'])\n"
         "custom_hooks = [dict(type='WriteWeights')]\n"
     )

@@ -10,8 +10,8 @@ import torch
 from mmdet.registry import MODELS
 
 import gn_det.models  # noqa: F401  (registers the detector)
-from gn_det.evaluation.run_log import read_test_figures
-from gn_det.inputs.config import load_config
+from gn_det.workbench.evaluation.run_log import read_test_figures
+from gn_det.workbench.inputs.config import load_config
 from tests.running import CONFIG, REPOSITORY, assert_success, run_tool, user_error
 
 # Twenty detections in every image, whatever their scores.

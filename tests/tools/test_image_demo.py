@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 
-from tests.inference.weights import checkpoint  # noqa: F401, used as a fixture
 from tests.running import CONFIG, assert_success, run_tool, user_error
+from tests.workbench.inference.weights import checkpoint  # noqa: F401, used as a fixture
 
 
 def test_folder_with_a_bad_file(checkpoint, shapes, tmp_path):  # noqa: F811

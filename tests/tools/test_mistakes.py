@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gn_det.datasets import ShapesSpec, generate_shapes
+from gn_det.workbench.datasets import ShapesSpec, generate_shapes
 from tests.running import CONFIG, run_tool, user_error
 
 

@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from tests.report.pages import Page
 from tests.running import CONFIG, assert_success, run_tool
+from tests.workbench.report.pages import Page
 
 
 @pytest.fixture(scope='module')

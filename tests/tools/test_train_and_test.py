@@ -12,8 +12,8 @@ import time
 import pytest
 import torch
 
-from gn_det.evaluation.run_log import read_run_log, read_test_figures
-from gn_det.inputs.checkpoints import is_whole
+from gn_det.workbench.evaluation.run_log import read_run_log, read_test_figures
+from gn_det.workbench.inputs.checkpoints import is_whole
 from tests.running import (
     CONFIG,
     REPOSITORY,

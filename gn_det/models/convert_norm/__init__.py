@@ -10,7 +10,6 @@ from mmcv.cnn import build_norm_layer
 from mmengine.config import Config
 from torch import nn
 
-from gn_det.errors import UserError
 from gn_det.models.convert_norm.config import convert_cfg, import_plugin
 from gn_det.models.convert_norm.model import convert_model
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
@@ -54,19 +53,20 @@ def convert_norm(
         The model or the new config, and what was changed and what not.
 
     Raises:
-        UserError: for an unknown `norm` or part, what is neither model nor config, a
-            config whose `model` or `custom_imports` are of a wrong kind, or if G does
-            not divide the channels of a norm; nothing has been changed then.
+        TypeError: for what is neither model nor config, for `parts` that are no list,
+            and for a config whose `model` or `custom_imports` are of a wrong kind.
+        ValueError: for an unknown `norm` or part, for a config without a model, or if
+            G does not divide the channels of a norm. Nothing has been changed then.
     """
     if indivisible not in ('error', 'nearest'):
         raise ValueError(f"indivisible: expected 'error' or 'nearest': {indivisible!r}")
     if not isinstance(model_or_cfg, (nn.Module, Config, dict)):
-        raise UserError(
+        raise TypeError(
             f'{model_or_cfg!r} is neither a model nor a config; load a config with '
             'mmengine.Config.fromfile'
         )
     if isinstance(parts, str):
-        raise UserError(f'parts: expected a list of names, such as [{parts!r}]')
+        raise TypeError(f'parts: expected a list of names, such as [{parts!r}]')
     _check_norm(norm, num_groups)
     report = NormReport()
     if isinstance(model_or_cfg, nn.Module):
@@ -77,7 +77,7 @@ def convert_norm(
     cfg = copy.deepcopy(model_or_cfg)
     whole = 'model' in cfg and 'type' not in cfg
     if isinstance(cfg, Config) and not whole:
-        raise UserError('the config has no model; give that of a model as a dict')
+        raise ValueError('the config has no model; give that of a model as a dict')
     convert_cfg(cfg['model'] if whole else cfg, norm, num_groups, parts, report)
     if whole and norm == 'FusedGN':
         import_plugin(cfg)
@@ -86,10 +86,10 @@ def convert_norm(
 
 def _check_norm(norm: str, num_groups: int) -> None:
     if type(num_groups) is not int or num_groups < 1:
-        raise UserError(f'num_groups must be a positive integer, got {num_groups!r}')
+        raise ValueError(f'num_groups must be a positive integer, got {num_groups!r}')
     try:
         _, layer = build_norm_layer(dict(type=norm, num_groups=1), 1)
     except (KeyError, TypeError):
         layer = None
     if not isinstance(layer, nn.GroupNorm):
-        raise UserError(f"norm: expected 'FusedGN' or 'GN', got {norm!r}")
+        raise ValueError(f"norm: expected 'FusedGN' or 'GN', got {norm!r}")

@@ -9,7 +9,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from gn_det.errors import UserError
 from gn_det.models.convert_norm.kinds import reason_to_keep, shown
 from gn_det.models.convert_norm.parts import check_parts, matches
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
@@ -27,7 +26,7 @@ def convert_cfg(
 ) -> None:
     """Convert the config of a model in place; see `convert_norm`."""
     if not isinstance(model, Mapping):
-        raise UserError(
+        raise TypeError(
             f'model: expected the config of a model, got {reprlib.repr(model)}'
         )
     names = [
@@ -139,7 +138,7 @@ def import_plugin(cfg: Config | dict) -> None:
     """Let a whole config import the package that registers the norm.
 
     Raises:
-        UserError: if its `custom_imports` are none that mmengine would import.
+        TypeError: if its `custom_imports` are none that mmengine would import.
     """
     imports = cfg.get('custom_imports') or {}
     given = imports.get('imports') if isinstance(imports, Mapping) else imports
@@ -149,7 +148,7 @@ def import_plugin(cfg: Config | dict) -> None:
         and isinstance(names, (list, tuple))
         and all(isinstance(name, str) for name in names)
     ):
-        raise UserError(
+        raise TypeError(
             f"custom_imports: expected dict(imports=['name', …]), got {given!r}"
         )
     if not any(name.split('.')[0] == 'gn_det' for name in names):

@@ -9,11 +9,10 @@ from mmcv.cnn import build_norm_layer
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from gn_det.errors import UserError
+from gn_det.layers.naming import group_norm_name
 from gn_det.models.convert_norm.kinds import is_batch_norm, reason_to_keep
 from gn_det.models.convert_norm.parts import check_parts, matches
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
-from gn_det.zoo.convert.norm import group_norm_name
 
 _OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, _InstanceNorm)
 
@@ -118,7 +117,7 @@ def _groups(layer: nn.Module, place: str, num_groups: int, indivisible: str) -> 
     # Of two that are equally near the smaller one, which has more channels in a group.
     nearest = min(divisors, key=lambda n: abs(n - num_groups))
     if indivisible == 'error':
-        raise UserError(
+        raise ValueError(
             f'{place or "the norm"} has {channels} channels, which {num_groups} groups '
             f"do not divide; give another num_groups, or indivisible='nearest' for "
             f'{nearest} there'
@@ -165,7 +164,7 @@ def _new_name(parent: nn.Module | None, name: str) -> str:
     """The name of the new norm: another one where the parent records the name."""
     new_name = group_norm_name(name) if _name_records(parent, name) else name
     if new_name != name and hasattr(parent, new_name):
-        raise UserError(f'{type(parent).__name__} has a {new_name} beside its {name}')
+        raise ValueError(f'{type(parent).__name__} has a {new_name} beside its {name}')
     return new_name
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gn_det.errors import UserError
-
 
 def matches(name: str, parts: Sequence[str] | None) -> bool:
     """Whether a child of a model belongs to the parts to convert."""
@@ -18,10 +16,10 @@ def check_parts(parts: Sequence[str] | None, names: Sequence[str]) -> None:
     """See that each part is there.
 
     Raises:
-        UserError: naming the one that is not, and those that are.
+        ValueError: naming the one that is not, and those that are.
     """
     for part in parts or ():
         if not any(matches(name, (part,)) for name in names):
-            raise UserError(
+            raise ValueError(
                 f'there is no part {part!r}; the parts here are {", ".join(names)}'
             )

@@ -1,0 +1,115 @@
+"""Checkpoints: the newest whole one, and never silently the wrong one."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+
+from gn_det.workbench.errors import UserError
+
+_NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a file that `torch.save` wrote is complete and undamaged.
+
+    Such a file is a zip archive: its directory stands at the end, so a file cut short
+    has none, and every member carries a checksum.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def find_resume_checkpoint(work_dir: str | Path) -> str | None:
+    """The newest whole checkpoint of a training run, or None if there is none.
+
+    mmengine's note `last_checkpoint` comes first; where the file it names is missing or
+    damaged, the numbered checkpoints follow from the newest down.
+    """
+    work_dir = Path(work_dir)
+    candidates = sorted(
+        (path for path in work_dir.glob('*.pth') if _NUMBERED.fullmatch(path.name)),
+        key=lambda path: path.stat().st_mtime,
+        reverse=True,
+    )
+    note = work_dir / 'last_checkpoint'
+    if note.is_file() and (noted := note.read_text().strip()):
+        candidates.insert(0, Path(noted))
+    for path in dict.fromkeys(candidates):
+        if is_whole(path):
+            return str(path)
+        if path.exists():
+            print_log(f'{path} is cut short or damaged; not resuming from it')
+    return None
+
+
+def load_state_dict(path: str) -> Mapping[str, torch.Tensor]:
+    """The weights of a checkpoint file or address, on the CPU.
+
+    Raises:
+        UserError: if there is no such file, or it is not a checkpoint, or it holds more
+            than weights and plain values; nothing in it is run.
+    """
+    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise UserError(f'{path} holds no state_dict of tensors')
+    return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def check_fit(model: torch.nn.Module, path: str, exact: bool = True) -> None:
+    """Check that a checkpoint holds the weights of a model.
+
+    Args:
+        model: built from the config.
+        path: the checkpoint.
+        exact: whether every tensor must be there and none left over. If not, as when
+            fine-tuning, one that fits is enough.
+
+    Raises:
+        UserError: naming how many tensors are missing, left over, or of another shape,
+            with the first of each.
+    """
+    wanted = {name.removeprefix('module.'): v for name, v in model.state_dict().items()}
+    given = load_state_dict(path)
+    # torch adds this counter to Batch Norm when an older file lacks it.
+    missing = [
+        name
+        for name in wanted
+        if name not in given and not name.endswith('num_batches_tracked')
+    ]
+    left_over = [name for name in given if name not in wanted]
+    reshaped = [
+        f'{name} ({tuple(given[name].shape)} in the file, '
+        f'{tuple(wanted[name].shape)} in the model)'
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    problems = counted(
+        {'missing': missing, 'left over': left_over, 'of another shape': reshaped}
+    )
+    fitting = len(wanted) - len(missing) - len(reshaped)
+    if problems and (exact or not fitting):
+        raise UserError(
+            f'{path} does not match the model of the config, of {len(wanted)} tensors: '
+            f'{problems}; give the config this checkpoint was trained with'
+        )
+
+
+def counted(problems: Mapping[str, list[str]]) -> str:
+    """Which tensors are wrong, and how: `2 missing (a, b); 4 left over (c, d, …)`."""
+    found = []
+    for kind, names in problems.items():
+        if names:
+            shown = ', '.join(names[:3]) + (', …' if len(names) > 3 else '')
+            found.append(f'{len(names)} {kind} ({shown})')
+    return '; '.join(found)

@@ -1,0 +1,181 @@
+"""From a config to a Runner that trains or tests."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import matplotlib
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmdet.registry import MODELS, RUNNERS
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import Runner
+
+from gn_det.models import FusedDetector
+from gn_det.workbench.atomic_files import save_checkpoints_atomically
+from gn_det.workbench.errors import UserError
+from gn_det.workbench.evaluation.same_shape import batch_by_shape
+from gn_det.workbench.inputs import checkpoints
+from gn_det.workbench.inputs.building import name_wrong_settings
+from gn_det.workbench.inputs.data import check_data
+from gn_det.workbench.report import report_at_end
+from gn_det.workbench.runtime.distributed import prepare_distributed
+from gn_det.workbench.runtime.lr_scaling import check_resumed_length, stretch_iterations
+from gn_det.workbench.runtime.outputs import make_folder, make_folder_of
+from gn_det.workbench.runtime.progress import ProgressHook, enable_tensorboard
+
+
+def build_runner(
+    cfg: Config, splits: tuple[str, ...], results_file: str | None = None
+) -> Runner:
+    """Check what is read and written, prepare batches and processes, build the Runner.
+
+    Args:
+        cfg: a whole config.
+        splits: of the data: `'train'`, `'val'`, `'test'`.
+        results_file: what `--out` names, written when all has been computed.
+
+    Raises:
+        UserError: for missing or wrong data, a checkpoint that cannot be read, a place
+            that cannot be written to, and a launcher that was not launched.
+    """
+    check_data(cfg, splits)
+    for split in splits:
+        if split != 'train':
+            batch_by_shape(cfg, split)
+    if cfg.get('load_from'):
+        # Before there is a work directory: the Runner makes one when it is built.
+        checkpoints.load_state_dict(cfg.load_from)
+    prepare_distributed(cfg)
+    make_folder(cfg.work_dir, '--work-dir')
+    if results_file is not None:
+        make_folder_of(results_file, '--out')
+    setup_cache_size_limit_of_dynamo()
+    save_checkpoints_atomically()
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision with dynamic loss scaling (`--amp`).
+
+    Raises:
+        UserError: on a machine without an accelerator, where mmengine has no AMP.
+    """
+    if get_device() == 'cpu':
+        raise UserError('--amp needs a GPU and none was found; train without it')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def enable_channels_last(cfg: Config) -> None:
+    """Keep model and maps in torch.channels_last (`--channels-last`).
+
+    Raises:
+        UserError: for a detector type that has no such setting.
+    """
+    kind = cfg.model.get('type')
+    detector = MODELS.get(kind)
+    if not (isinstance(detector, type) and issubclass(detector, FusedDetector)):
+        known = ', '.join(
+            sorted(cls.__name__ for cls in FusedDetector.__subclasses__())
+        )
+        raise UserError(
+            f'--channels-last: model.type of {cfg.filename} is {kind}, which has no '
+            f'such setting; it works with {known}'
+        )
+    cfg.model.channels_last = True
+
+
+def enable_lr_scaling(cfg: Config) -> None:
+    """Scale the learning rate with the batch size (`--auto-scale-lr`).
+
+    A schedule counted in iterations is stretched, so that it sees as many images.
+
+    Raises:
+        UserError: if the config does not say for which batch size its rate is meant, or
+            has a schedule that cannot be stretched.
+    """
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise UserError(
+            f'auto_scale_lr: {cfg.filename} has no auto_scale_lr.base_batch_size; '
+            'add auto_scale_lr=dict(base_batch_size=16) with the batch size its '
+            'learning rate is meant for'
+        )
+    stretch_iterations(cfg)
+    cfg.auto_scale_lr.enable = True
+
+
+def show_predictions(cfg: Config, args: Namespace) -> None:
+    """Paint the predictions of a test run (`--show`, `--wait-time`, `--show-dir`).
+
+    Raises:
+        UserError: if the config has no visualization hook to do it, or there is no
+            display for `--show`.
+    """
+    # Without one, matplotlib falls back to a canvas that nobody sees.
+    if args.show and matplotlib.get_backend().lower() == 'agg':
+        raise UserError('--show: there is no display; --show-dir saves the images')
+    try:
+        trigger_visualization_hook(cfg, args)
+    except RuntimeError as error:
+        raise UserError(
+            f'--show and --show-dir: {cfg.filename} has no '
+            "default_hooks.visualization; add dict(type='DetVisualizationHook')"
+        ) from error
+
+
+def set_resume(cfg: Config, resume: str | None) -> None:
+    """Resume from a checkpoint, or with `'auto'` from the newest whole one.
+
+    Raises:
+        UserError: if the named file is missing or damaged.
+    """
+    if resume is None:
+        return
+    if resume == 'auto':
+        cfg.load_from = checkpoints.find_resume_checkpoint(cfg.work_dir)
+        cfg.resume = cfg.load_from is not None
+        return
+    checkpoints.load_state_dict(resume)
+    cfg.resume, cfg.load_from = True, resume
+
+
+def run_training(cfg: Config) -> None:
+    """Train, validating as often as the config asks for it, and report.
+
+    The report is written to `report.html` in the work directory, also when the run is
+    interrupted or fails after its first logged iteration.
+    """
+    enable_tensorboard(cfg)
+    check_resumed_length(cfg)
+    with name_wrong_settings(cfg):
+        runner = build_runner(cfg, ('train', 'val'))
+        runner.register_hook(ProgressHook())
+        if cfg.get('load_from'):
+            exact = bool(cfg.get('resume'))
+            checkpoints.check_fit(runner.model, cfg.load_from, exact)
+        with report_at_end(runner.work_dir):
+            runner.train()
+
+
+def run_test(cfg: Config, results_file: str | None = None) -> dict[str, float]:
+    """Evaluate `cfg.load_from` on the test set.
+
+    Args:
+        cfg: the config, with the checkpoint in `load_from`.
+        results_file: also dump the predictions to this `.pkl` file.
+
+    Returns:
+        The figures of the evaluators, AP from 0 to 1.
+
+    Raises:
+        UserError: for wrong data, or a checkpoint that does not match the model.
+    """
+    with name_wrong_settings(cfg):
+        runner = build_runner(cfg, ('test',), results_file)
+        checkpoints.check_fit(runner.model, cfg.load_from)
+        if results_file is not None:
+            runner.test_evaluator.metrics.append(DumpDetResults(results_file))
+        return runner.test()

@@ -1,5 +1,0 @@
-"""The zoo: which models there are, what was published about them, their weights."""
-
-from gn_det.zoo.index import Model, Weights, find, load_index
-
-__all__ = ['Model', 'Weights', 'find', 'load_index']

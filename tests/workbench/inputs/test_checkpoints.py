@@ -1,0 +1,167 @@
+"""Checkpoints: the newest whole one, and only the right model."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.checkpoints import (
+    check_fit,
+    find_resume_checkpoint,
+    is_whole,
+    load_state_dict,
+)
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8))
+
+
+def save(path, state=None):
+    torch.save(dict(state_dict=state or model().state_dict(), meta={}), path)
+    return path
+
+
+def cut_short(path, share=0.6):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+class TestWhole:
+    def test_saved_file_is(self, tmp_path):
+        assert is_whole(save(tmp_path / 'a.pth'))
+
+    @pytest.mark.parametrize('share', [0, 0.3, 0.95])
+    def test_file_cut_short_is_not(self, tmp_path, share):
+        cut_short(save(tmp_path / 'a.pth'), share)
+        assert not is_whole(tmp_path / 'a.pth')
+
+    def test_damaged_weights_are_noticed(self, tmp_path):
+        path = save(tmp_path / 'a.pth', dict(w=torch.full((1000,), 1.5)))
+        content = bytearray(path.read_bytes())
+        place = content.find(torch.full((4,), 1.5).numpy().tobytes())
+        content[place] ^= 0xFF
+        path.write_bytes(content)
+        assert not is_whole(path)
+
+    def test_missing_file_is_not(self, tmp_path):
+        assert not is_whole(tmp_path / 'absent.pth')
+
+
+class TestResumeFrom:
+    def number(self, folder, *names):
+        for age, name in enumerate(reversed(names)):
+            save(folder / name)
+            os.utime(folder / name, (1e9 - age, 1e9 - age))
+
+    def test_nothing_there(self, tmp_path):
+        assert find_resume_checkpoint(tmp_path) is None
+        assert find_resume_checkpoint(tmp_path / 'absent') is None
+
+    def test_note_comes_first(self, tmp_path):
+        self.number(tmp_path, 'epoch_1.pth', 'epoch_2.pth')
+        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+        assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'epoch_1.pth')
+
+    @pytest.mark.parametrize('note', ['', '/gone/epoch_9.pth', None])
+    def test_without_a_usable_note_the_newest(self, tmp_path, note):
+        self.number(tmp_path, 'epoch_9.pth', 'epoch_10.pth')
+        if note is not None:
+            (tmp_path / 'last_checkpoint').write_text(note)
+        assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'epoch_10.pth')
+
+    def test_cut_short_is_never_picked(self, tmp_path):
+        self.number(tmp_path, 'epoch_1.pth', 'epoch_2.pth')
+        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
+        cut_short(tmp_path / 'epoch_2.pth')
+        assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'epoch_1.pth')
+        cut_short(tmp_path / 'epoch_1.pth')
+        assert find_resume_checkpoint(tmp_path) is None
+
+    def test_other_files_are_not_checkpoints(self, tmp_path):
+        self.number(tmp_path, 'best_coco_bbox_mAP_epoch_3.pth', 'iter_20.pth')
+        assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'iter_20.pth')
+
+
+class TestFit:
+    def test_matching_checkpoint_passes(self, tmp_path):
+        check_fit(model(), str(save(tmp_path / 'a.pth')))
+
+    def test_prefix_of_a_distributed_model_is_dropped(self, tmp_path):
+        state = {f'module.{k}': v for k, v in model().state_dict().items()}
+        check_fit(model(), str(save(tmp_path / 'a.pth', state)))
+
+    def test_missing_left_over_and_reshaped_are_named(self, tmp_path):
+        state = model().state_dict()
+        state['extra.weight'] = state.pop('1.weight')
+        state['0.bias'] = torch.zeros(9)
+        path = str(save(tmp_path / 'a.pth', state))
+        with pytest.raises(UserError) as error:
+            check_fit(model(), path)
+        text = str(error.value)
+        assert path in text
+        assert '1 missing (1.weight)' in text
+        assert '1 left over (extra.weight)' in text
+        assert '0.bias ((9,) in the file, (8,) in the model)' in text
+        assert '\n' not in text
+
+    def test_many_names_are_cut(self, tmp_path):
+        state = {f'x{i}': torch.zeros(1) for i in range(50)}
+        with pytest.raises(UserError, match=r'50 left over \(x0, x1, x2, …\)'):
+            check_fit(model(), str(save(tmp_path / 'a.pth', state)))
+
+    def test_fine_tuning_needs_one_tensor_that_fits(self, tmp_path):
+        state = model().state_dict()
+        part = {'0.weight': state['0.weight'], 'other': torch.zeros(1)}
+        check_fit(model(), str(save(tmp_path / 'a.pth', part)), exact=False)
+        none = {'0.weight': torch.zeros(1), 'other': torch.zeros(1)}
+        with pytest.raises(UserError, match='does not match the model'):
+            check_fit(model(), str(save(tmp_path / 'b.pth', none)), exact=False)
+
+    def test_not_found(self, tmp_path):
+        with pytest.raises(UserError, match=f'checkpoint not found: {tmp_path}/no.pth'):
+            load_state_dict(str(tmp_path / 'no.pth'))
+
+    @pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'\x80\x02.'])
+    def test_not_a_checkpoint(self, tmp_path, content):
+        path = tmp_path / 'a.pth'
+        path.write_bytes(content)
+        with pytest.raises(UserError, match='is not a checkpoint') as error:
+            load_state_dict(str(path))
+        assert '\n' not in str(error.value)
+
+    def test_a_refusal_does_not_advise_to_load_with_full_rights(self, tmp_path):
+        path = tmp_path / 'a.pth'
+        path.write_text('# A text, not a checkpoint')
+        with pytest.raises(UserError) as error:
+            load_state_dict(str(path))
+        assert 'False' not in str(error.value)
+        assert 'no file of torch.save, safetensors or pickled arrays' in str(
+            error.value
+        )
+
+    def test_no_tensors(self, tmp_path):
+        path = tmp_path / 'a.pth'
+        torch.save([1, 2], path)
+        with pytest.raises(UserError, match='holds a list, not a checkpoint'):
+            load_state_dict(str(path))
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ('pwned',))
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'epoch_1.pth').write_bytes(pickle.dumps(Evil()))
+    assert find_resume_checkpoint(tmp_path) is None
+    torch.save(dict(state_dict=Evil()), tmp_path / 'evil.pth')
+    with pytest.raises(UserError, match=r'is not a checkpoint.* asks for \S+\.mkdir'):
+        load_state_dict('evil.pth')
+    assert not (tmp_path / 'pwned').exists()
