@@ -73,10 +73,11 @@ def test_no_part_knows_one_above_it(package):
     assert upward == []
 
 
-def test_the_op_knows_no_host_library():
+def test_op_and_layers_know_no_host_library():
     modules = [
         name
-        for path in (PACKAGE / 'ops').rglob('*.py')
+        for part in ('ops', 'layers')
+        for path in (PACKAGE / part).rglob('*.py')
         for name in imported_modules(path)
     ]
     assert [name for name in modules if name.split('.')[0] in HOSTS] == []

@@ -2,8 +2,8 @@
 
 Each class here gives one stock class another `forward` and nothing else: a fused module
 is the stock module under a subclass of its own class (`fused_class`), so parameters,
-buffers, hooks, names and `isinstance` stay as they were. What is no plain
-`FusedGroupNorm` or ReLU, or has hooks that would see another input or output, is called
+buffers, hooks, names and `isinstance` stay as they were. What is no plain fused norm
+or ReLU, or has hooks that would see another input or output, is called
 as before, so blocks may mix.
 """
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from gn_det.layers import FusedGroupNorm
+from gn_det.layers import FUSED_NORMS
 from gn_det.ops import recomputed
 
 _NO_RELU = 'no ReLU follows it'
@@ -99,9 +99,8 @@ def _is_bare(module: nn.Module) -> bool:
 
 
 def _takes_in(norm: nn.Module) -> bool:
-    # A subclass may do more than normalise, and a norm's own activation comes before
-    # an addition.
-    return type(norm) is FusedGroupNorm and norm.activation is None and _is_bare(norm)
+    # A subclass may do more than normalise.
+    return type(norm) in FUSED_NORMS and _is_bare(norm)
 
 
 def _adds_up(x: Tensor, r: Tensor) -> bool:

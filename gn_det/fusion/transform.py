@@ -13,7 +13,7 @@ from gn_det.fusion.blocks import (
 )
 from gn_det.fusion.recomputing import Recomputing
 from gn_det.fusion.report import FUSED_KINDS, FusionReport
-from gn_det.layers import FusedGroupNorm
+from gn_det.layers import FUSED_NORMS, FusedGroupNorm
 
 # On a norm that `fuse` made a FusedGroupNorm, so that `unfuse` knows it from others.
 _WAS_STOCK = '_was_stock_group_norm'
@@ -57,7 +57,6 @@ def fuse(model: nn.Module, *, recompute: bool = False) -> FusionReport:
     for module in list(model.modules()):
         if type(module) is nn.GroupNorm:
             module.__class__ = FusedGroupNorm
-            module.activation = None
             setattr(module, _WAS_STOCK, True)
     for module, fusion in chosen.items():
         module.__class__ = fused_class(fusion, type(module))
@@ -78,7 +77,6 @@ def unfuse(model: nn.Module) -> None:
         while is_fused_class(type(module)):
             module.__class__ = type(module).stock
         if type(module) is FusedGroupNorm and module.__dict__.pop(_WAS_STOCK, False):
-            del module.activation
             module.__class__ = nn.GroupNorm
 
 
@@ -105,14 +103,12 @@ def _report(model: nn.Module, refused: dict[nn.Module, str]) -> FusionReport:
         if not _is_norm(norm):
             continue
         what = found.get(norm, 'it stands alone')
-        if not isinstance(norm, FusedGroupNorm):
+        if not isinstance(norm, FUSED_NORMS):
             report.untouched[name] = f'its class is {type(norm).__name__}'
         elif what not in FUSED_KINDS:
             report.plain[name] = what
-        elif type(norm) is not FusedGroupNorm:
+        elif type(norm) not in FUSED_NORMS:
             report.plain[name] = f'its class is {type(norm).__name__}'
-        elif norm.activation is not None:
-            report.plain[name] = f'it has an activation of its own, {norm.activation}'
         else:
             getattr(report, what).append(name)
     return report

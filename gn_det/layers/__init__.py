@@ -1,5 +1,5 @@
-"""The op's face to OpenMMLab: `nn.Module`s in mmengine's registry."""
+"""The op as `nn.Module`s, which need nothing but torch."""
 
-from gn_det.layers.fused_group_norm import FusedGroupNorm
+from gn_det.layers.group_norm import FUSED_NORMS, FusedGroupNorm, GroupNorm
 
-__all__ = ['FusedGroupNorm']
+__all__ = ['FUSED_NORMS', 'FusedGroupNorm', 'GroupNorm']

@@ -61,15 +61,6 @@ def assert_fused_as_stock(
     return report
 
 
-@pytest.mark.parametrize('build', [small_resnet, small_fpn])
-def test_norms_with_an_activation_of_their_own(build):
-    model = build(dict(OURS, activation='relu'))
-    x = image() if build is small_resnet else maps()
-    report = assert_fused_as_stock(model, x)
-    assert len(report.plain) == len(report)
-    assert 'activation of its own' in str(report)
-
-
 class Lowered(FusedGroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) - 0.5

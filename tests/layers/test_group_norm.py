@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gn_det import FusedGroupNorm
+from gn_det.layers import GroupNorm
 
 NORM_CFG = dict(type='FusedGN', num_groups=4)
 
@@ -52,8 +54,11 @@ def test_conv_module_keeps_the_state_dict_of_a_stock_model():
 
 @pytest.mark.parametrize('activation', [None, 'relu'])
 @pytest.mark.parametrize('with_residual', [False, True])
-def test_formula_and_gradients(activation, with_residual):
-    layer = FusedGroupNorm(12, 3, activation=activation)
+@pytest.mark.parametrize(
+    'make', [lambda: FusedGroupNorm(12, 3), lambda: GroupNorm(3, 12)]
+)
+def test_formula_and_gradients(make, activation, with_residual):
+    layer = make()
     random_affine(layer)
     x = torch.randn(2, 12, 5, 7, requires_grad=True)
     r = torch.randn(2, 12, 5, 7, requires_grad=True) if with_residual else None
@@ -62,7 +67,7 @@ def test_formula_and_gradients(activation, with_residual):
     want = F.group_norm(x, 3, layer.weight, layer.bias)
     want = want if r is None else want + r
     want = want if activation is None else want.relu()
-    got = layer(x, r)
+    got = layer(x, r, activation)
     torch.testing.assert_close(got, want)
 
     leaves = [x, layer.weight, layer.bias, *([] if r is None else [r])]
@@ -74,10 +79,10 @@ def test_formula_and_gradients(activation, with_residual):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_counts_as_a_norm():
-    layer = FusedGroupNorm(8, 2)
+@pytest.mark.parametrize('layer', [FusedGroupNorm(8, 2), GroupNorm(2, 8)])
+def test_counts_as_a_norm(layer):
     assert is_norm(layer)
-    assert FusedGroupNorm.__bases__ == (nn.GroupNorm,)
+    assert type(layer).__bases__ == (nn.GroupNorm,)
 
 
 def test_weight_decay_rule_for_norms_applies():
@@ -161,18 +166,45 @@ def test_channels_per_group_must_divide():
         FusedGroupNorm(64, channels_per_group=24)
 
 
-def test_unknown_activation():
-    with pytest.raises(ValueError, match="activation must be None or 'relu'"):
-        FusedGroupNorm(16, 4, activation='gelu')
+@pytest.mark.parametrize(
+    ('make', 'sentence'),
+    [
+        (lambda: FusedGroupNorm(32, 64), r'did you mean FusedGroupNorm\(64, 32\)'),
+        (lambda: GroupNorm(64, 32), r'did you mean GroupNorm\(32, 64\)'),
+        (lambda: GroupNorm(0, 32), 'num_groups must be a positive number, got 0'),
+        (lambda: GroupNorm(5, 32), 'num_groups=5 does not divide the 32'),
+    ],
+)
+def test_arguments_in_the_wrong_order_are_named_in_the_right_one(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
 
 
-def test_no_affine_copy_and_repr():
-    layer = FusedGroupNorm(8, 2, affine=False, activation='relu')
-    assert not layer.state_dict()
-    twin = copy.deepcopy(layer)
+@pytest.mark.parametrize('name', ['FusedGroupNorm', 'GroupNorm'])
+@pytest.mark.parametrize('affine', [True, False])
+@pytest.mark.parametrize('bias', [True, False])
+def test_weight_and_bias_are_separate_choices(bias, affine, name):
+    layer = {
+        'FusedGroupNorm': lambda: FusedGroupNorm(8, 2, affine=affine, bias=bias),
+        'GroupNorm': lambda: GroupNorm(2, 8, affine=affine, bias=bias),
+    }[name]()
+    assert list(layer.state_dict()) == ['weight', 'bias'][: affine * (1 + bias)]
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
     x = torch.randn(2, 8, 3)
-    torch.testing.assert_close(twin(x), F.group_norm(x, 2).relu())
-    assert 'activation=relu' in repr(layer)
+    want = F.group_norm(x, 2, layer.weight, layer.bias)
+    torch.testing.assert_close(copy.deepcopy(layer)(x), want)
+    layer.reset_parameters()
+    torch.testing.assert_close(layer(x), F.group_norm(x, 2))
+
+
+def test_the_drop_in_has_the_signature_of_torch():
+    ours, torchs = (inspect.signature(c) for c in (GroupNorm, nn.GroupNorm))
+    defaults = [(p.name, p.kind, p.default) for p in ours.parameters.values()]
+    expected = [(p.name, p.kind, p.default) for p in torchs.parameters.values()]
+    # Before torch 2.15 nn.GroupNorm had no `bias`.
+    assert defaults[: len(expected)] == expected
+    assert [name for name, *_ in defaults[len(expected) :]] in ([], ['bias'])
 
 
 def test_empty_batch():
