@@ -5,8 +5,7 @@ BIN := $(VENV)/bin
 OVERLAY := .overlay
 # Tests of what the host libraries touch; the op itself knows none of them.
 HOST_TESTS := tests/compat tests/layers tests/fusion tests/models tests/configs \
-	tests/workbench/inputs tests/workbench/runtime tests/workbench/evaluation tests/workbench/inference tests/workbench/report tests/workbench/zoo \
-	tests/tools tests/studies
+	tests/workbench tests/tools tests/studies
 # Each worker is one process with one thread; files are not torn apart, because their
 # tests share what is slow to make. In the order of collection: the files with the fewest
 # and slowest tests would otherwise come last, and one worker wait for the other.
@@ -14,13 +13,15 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 	--no-loadscope-reorder
 
-.PHONY: help install quickstart test test-openmmlab lint format zoo bench study clean
+.PHONY: help install quickstart test test-openmmlab lint format docs zoo bench study \
+	clean
 
 help:
 	@echo 'make quickstart      train and evaluate a small GN Mask R-CNN on shapes (CPU)'
 	@echo 'make test            all tests this machine can run, by WORKERS=2 processes'
 	@echo 'make test-openmmlab  the tests against the original OpenMMLab releases'
 	@echo 'make lint            ruff check and ruff format --check'
+	@echo 'make docs            the documentation site, in build/site'
 	@echo 'make zoo             write model_zoo.md from configs/*/metafile.yml'
 	@echo 'make bench           time op and detectors on a CUDA device; host cost, memory'
 	@echo 'make study           train the small networks behind the claims in studies/'
@@ -37,6 +38,10 @@ $(VENV)/.installed: requirements.txt setup.py
 
 $(VENV)/.dev-installed: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.docs-installed: $(VENV)/.dev-installed requirements-docs.txt
+	$(BIN)/python -m pip install -r requirements-docs.txt
 	touch $@
 
 # The original releases own the import names of the OneDL ones. They lie in a folder of
@@ -63,6 +68,9 @@ lint: $(VENV)/.dev-installed
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 zoo: $(VENV)/.installed
 	$(BIN)/python tools/zoo.py page

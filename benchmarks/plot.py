@@ -30,7 +30,7 @@ from benchmarks.results import (
 from benchmarks.shapes import MODELS
 from benchmarks.totals import Total, network_totals, row_kind
 
-FIGURES = ROOT / 'benchmarks' / 'figures'
+FIGURES = ROOT / 'docs' / 'figures'
 _COLOURS = {
     'gn_det': '#1b6ca8',
     'torch': '#b0b0b0',
