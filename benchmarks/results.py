@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 import triton
 
+from gn_det.workbench.atomic_files import replacing
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results'
 SPEED = 'group-norm'
@@ -115,13 +117,10 @@ def detector_name(
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
     """Writes a CSV file whole, so that an interrupted run leaves a readable one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.tmp')
-    with partial.open('w', newline='') as file:
+    with replacing(path) as partial, partial.open('w', newline='') as file:
         writer = csv.DictWriter(file, columns, lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

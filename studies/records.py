@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gn_det.version import __version__
+from gn_det.workbench.atomic_files import replacing
 from gn_det.workbench.errors import UserError
 from studies.plan import Job
 
@@ -45,11 +46,8 @@ def write_record(
         'commit': _commit(),
         'date': datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f'{job.name}.json'
-    partial = path.with_name(f'{path.name}.partial-{os.getpid()}')
-    partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n')
-    os.replace(partial, path)
+    with replacing(folder / f'{job.name}.json') as partial:
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n')
 
 
 def read_record(path: Path) -> dict[str, Any]:

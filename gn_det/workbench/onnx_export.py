@@ -12,6 +12,7 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.models.task_modules.coders.delta_xywh_bbox_coder import delta2bbox
 from torch import Tensor, nn
 
+from gn_det.workbench.atomic_files import replacing
 from gn_det.workbench.errors import UserError
 
 OPSET = 18
@@ -81,12 +82,8 @@ def export_onnx(
     finally:
         for module, was in training.items():
             module.training = was
-    partial = path.with_name(f'.{path.name}.partial')
-    try:
+    with replacing(path) as partial:
         program.save(partial, external_data=False)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class _Inference(nn.Module):

@@ -11,7 +11,6 @@ of its own, so image i does not depend on how many come before it.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import asdict, dataclass
@@ -20,6 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from gn_det.workbench.atomic_files import partial_folder
 
 CATEGORIES = ('circle', 'square', 'triangle')
 SPLITS = ('train', 'val')
@@ -99,15 +100,12 @@ def generate_shapes(root: str | Path, spec: ShapesSpec, progress=iter) -> bool:
                     f'{path} is not of the set of shapes that would be replaced; move '
                     'it away or choose another folder'
                 )
-    partial = root.with_name(f'{root.name}.partial-{os.getpid()}')
-    try:
+    with partial_folder(root) as partial:
         _write_set(partial, spec, progress)
         (partial / STAMP).write_text(json.dumps(stamp, indent=1) + '\n')
         if root.exists():
             shutil.rmtree(root)
         partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return True
 
 

@@ -15,6 +15,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
+from gn_det.workbench.atomic_files import finish, partial_folder
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.coco_figures import (
     EVALUATORS,
@@ -80,14 +81,12 @@ class CocoAPMetric(CocoMetric):
 
         The files are written beside their place and then renamed.
         """
-        folder = Path(outfile_prefix).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix='partial-') as partial:
+        with partial_folder(f'{outfile_prefix}.results') as partial:
             written = super().results2json(results, os.path.join(partial, ''))
             # Boxes stand in it twice, as results and as proposals.
             names = {path: Path(path).name for path in written.values()}
             for path, name in names.items():
-                os.replace(path, f'{outfile_prefix}{name}')
+                finish(path, f'{outfile_prefix}{name}')
         return {kind: f'{outfile_prefix}{names[p]}' for kind, p in written.items()}
 
     def _has_objects(self) -> bool:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
-from gn_det.workbench.atomic_files import AtomicLocalBackend
+from gn_det.workbench.atomic_files import replacing
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.inference.detector import Detections, Detector, category_ids
 from gn_det.workbench.inference.sources import (
@@ -228,7 +228,8 @@ class _Demo:
         whole, content = cv2.imencode(path.suffix, image)
         if not whole:
             raise UserError(f'OpenCV cannot write {path}')
-        AtomicLocalBackend().put(content.tobytes(), path)
+        with replacing(path) as partial:
+            partial.write_bytes(content)
         self.summary.painted.append(path)
 
     def finish(self, path: Path) -> None:
@@ -243,7 +244,8 @@ class _Demo:
         content = dict(
             images=self.images, categories=categories, annotations=self.annotations
         )
-        AtomicLocalBackend().put(json.dumps(content).encode(), path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(content))
         self.summary.objects = len(self.annotations)
         self.summary.results = path
 

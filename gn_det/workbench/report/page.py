@@ -20,7 +20,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from gn_det.version import __version__
-from gn_det.workbench.atomic_files import AtomicLocalBackend
+from gn_det.workbench.atomic_files import replacing
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.ap_table import COLUMNS, KINDS
 from gn_det.workbench.inputs.config import move_data_root
@@ -408,7 +408,8 @@ def _write(
         version=__version__,
     )
     try:
-        AtomicLocalBackend().put(page.encode(), path)
+        with replacing(path) as partial:
+            partial.write_text(page, encoding='utf-8')
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror}') from error
 

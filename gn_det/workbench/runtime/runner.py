@@ -14,7 +14,6 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from gn_det.models import FusedDetector
-from gn_det.workbench.atomic_files import save_checkpoints_atomically
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.same_shape import batch_by_shape
 from gn_det.workbench.inputs import checkpoints
@@ -25,6 +24,7 @@ from gn_det.workbench.runtime.distributed import prepare_distributed
 from gn_det.workbench.runtime.lr_scaling import check_resumed_length, stretch_iterations
 from gn_det.workbench.runtime.outputs import make_folder, make_folder_of
 from gn_det.workbench.runtime.progress import ProgressHook, enable_tensorboard
+from gn_det.workbench.runtime.saving import save_checkpoints_atomically
 
 
 def build_runner(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gn_det.workbench.atomic_files import finish, partial_file
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.loading.files import load_file
 from gn_det.workbench.loading.system_errors import name_refused_files
@@ -75,18 +76,15 @@ def publish(
         content = serialize(_detached(state), meta, safetensors)
     except UserError as error:
         raise UserError(f'{source} {error}') from error
-    partial = prefix.with_name(f'{prefix.name}{suffix}.partial-{os.getpid()}')
     try:
         prefix.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(partial, content)
+        with partial_file(prefix.with_name(f'{prefix.name}{suffix}')) as partial:
+            partial.write_bytes(content)
             digest = file_digest(partial)
             target = prefix.with_name(f'{prefix.name}-{digest[:8]}{suffix}')
             if target.exists() and file_digest(target) != digest:
                 raise UserError(f'{target} is another file; it was left as it is')
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+            finish(partial, target)
     except OSError as error:
         raise UserError(
             f'cannot write {prefix}-*{suffix}: {error.strerror or error}'
@@ -213,10 +211,3 @@ def _as_json(meta: dict) -> str:
             'holds more than plain values in its meta, which safetensors cannot carry '
             f'({error})'
         ) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, 'wb') as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gn_det.workbench.atomic_files import AtomicLocalBackend
+from gn_det.workbench.atomic_files import replacing
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.zoo.publish import serialize
 
@@ -58,6 +58,7 @@ def write_torch(target: str | Path, content: dict[str, Any]) -> None:
 
 def _put(target: str | Path, content: bytes | memoryview) -> None:
     try:
-        AtomicLocalBackend().put(content, target)
+        with replacing(target) as partial:
+            partial.write_bytes(content)
     except OSError as error:
         raise UserError(f'cannot write {target}: {error.strerror or error}') from error
