@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.run_log import RunLog, read_run_log, read_test_figures
+from gn_det.workbench.loading.dumped_config import read_config
 
 _NUMBERED = re.compile(r'(epoch|iter)_(\d+)\.pth$')
 # Of mmengine's list; the compiler's flags fill a screen and tell a reader nothing.
@@ -68,11 +69,10 @@ class Run:
         Raises:
             Missing: if there is none, or it cannot be read.
         """
-        path = self.config_file
         try:
-            return Config.fromfile(path, import_custom_modules=False)
-        except Exception as error:  # A config is code: it can raise anything.
-            raise Missing(f'{path} cannot be read as a config: {error}') from error
+            return read_config(self.config_file)
+        except UserError as error:
+            raise Missing(str(error)) from error
 
     @cached_property
     def environment(self) -> dict[str, str]:
