@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import importlib.abc
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
@@ -29,12 +30,8 @@ _BUILD_GUIDE = (
 )
 # Missing operators that have an equivalent elsewhere, by the start of their name.
 _EQUIVALENTS = {
-    'sigmoid_focal_loss': 'torchvision.ops.sigmoid_focal_loss',
-    'ms_deform_attn': (
-        'mmcv.ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch'
-    ),
     'bbox_overlaps': 'torchvision.ops.box_iou',
-    'sync_bn': 'torch.nn.SyncBatchNorm',
+    'roi_pool': "type='RoIAlign' in place of 'RoIPool'",
 }
 
 
@@ -97,13 +94,28 @@ def _missing_operator(name: str) -> Callable:
     for start, equivalent in _EQUIVALENTS.items():
         if name.startswith(start):
             remedy += f', or use {equivalent}'
-    message = (
-        f'the mmcv operator {name!r} is not among those gn_det supplies on top of '
-        f'torchvision: {remedy}.'
-    )
 
     def missing(*args: object, **kwargs: object) -> None:
-        raise NotImplementedError(message)
+        raise NotImplementedError(
+            f'the mmcv operator {name!r}{_who_asks()} is not among those gn_det '
+            f'supplies on top of torchvision: {remedy}.'
+        )
 
     missing.__name__ = missing.__qualname__ = name
     return missing
+
+
+def _who_asks() -> str:
+    """The modules whose methods led here, innermost first, by the types of a config."""
+    import torch
+
+    modules = []
+    frame = inspect.currentframe()
+    while frame := frame.f_back:
+        module = frame.f_locals.get('self')
+        host = type(module).__module__.partition('.')[0]
+        if isinstance(module, torch.nn.Module) and host != 'torch':
+            modules.append(type(module).__name__)
+    # A module has a frame for each of its methods on the way.
+    chain = ' of '.join(dict.fromkeys(modules))
+    return f' (asked for by {chain})' if chain else ''

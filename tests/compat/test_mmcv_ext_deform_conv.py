@@ -338,3 +338,60 @@ def test_half_types_are_float32_rounded_once(dtype):
         results.append([output.detach(), *(leaf.grad for leaf in leaves)])
     for half, single in zip(*results, strict=True):
         assert torch.equal(half, single.to(dtype))
+
+
+def test_v2_reads_larger_maps_from_the_start_of_their_memory():
+    """As DyHead hands them to the next level's map, of half the size."""
+    geometry = (2, 1, 1, 1, 2)
+    features, offset, mask, weight = gradcheck_operands(geometry)
+    shape = offset.shape[2:]
+
+    def enlarged(maps: torch.Tensor) -> torch.Tensor:
+        """The same numbers in memory, image by image, and more after them."""
+        whole = torch.rand(*maps.shape[:2], shape[0] + 2, shape[1] + 1).double() + 5
+        whole.flatten(1)[:, : maps[0].numel()] = maps.detach().flatten(1)
+        return whole.requires_grad_()
+
+    larger = enlarged(offset), enlarged(mask)
+    outputs = [
+        ops.modulated_deform_conv2d(features, *maps, weight, None, *geometry)
+        for maps in ((offset, mask), larger)
+    ]
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
+    upstream = torch.arange(outputs[0].numel()).view_as(outputs[0]) % 7 - 3.0
+    for output in outputs:
+        output.backward(upstream.to(output.dtype))
+    for exact, whole in zip((offset, mask), larger, strict=True):
+        read, rest = whole.grad.flatten(1).split(
+            [exact[0].numel(), whole[0].numel() - exact[0].numel()], dim=1
+        )
+        torch.testing.assert_close(read, exact.grad.flatten(1), rtol=0, atol=0)
+        assert not rest.any()
+    assert gradcheck(
+        lambda *maps: ops.modulated_deform_conv2d(
+            features.detach(), *maps, weight.detach(), None, *geometry
+        ),
+        larger,
+        fast_mode=True,
+    )
+
+
+def test_v2_refuses_smaller_maps():
+    features, offset, mask, weight = gradcheck_operands((1, 1, 1, 1, 2))
+    with pytest.raises(ValueError, match=r"at least the output's size \[8, 10\]"):
+        ops.modulated_deform_conv2d(
+            features, offset[..., 1:], mask, weight, None, 1, 1, 1, 1, 2
+        )
+
+
+def test_dyhead():
+    """mmdet's own neck: each level is convolved with the offsets of its neighbour."""
+    from mmdet.models.necks import DyHead
+
+    neck = DyHead(16, 16, num_blocks=1)
+    levels = [torch.rand(1, 16, size, size, requires_grad=True) for size in (32, 16, 8)]
+    outputs = neck(levels)
+    sum(output.square().mean() for output in outputs).backward()
+    for level, output in zip(levels, outputs, strict=True):
+        assert output.shape == level.shape
+        assert level.grad.abs().sum() > 0

@@ -1,10 +1,11 @@
-"""NMS, soft-NMS and NMS matching of the substitute, through mmcv's functions."""
+"""NMS, soft-NMS, NMS matching and NMS of lines, through mmcv's functions."""
 
 import numpy as np
 import pytest
 import torch
 
 from gn_det.compat import mmcv_ext
+from gn_det.compat.operators import OPERATORS
 from tests.compat.devices import DEVICES
 
 mmcv_ext.install()
@@ -21,7 +22,6 @@ PUBLISHED_BOXES = torch.tensor(
 )
 PUBLISHED_SCORES = torch.tensor([0.6, 0.9, 0.7, 0.2])
 PUBLISHED_SOFT_NMS = {
-    'naive': ([0.9, 0.6, 0.2], [1, 0, 3]),
     'linear': ([0.9, 0.6, 0.29024392, 0.2], [1, 0, 2, 3]),
     'gaussian': ([0.9, 0.59630775, 0.35275510, 0.18650459], [1, 0, 2, 3]),
 }
@@ -81,7 +81,7 @@ def looped_soft_nms(
             if method == 'gaussian':
                 items[p][2] *= np.exp(-(overlap * overlap) / np.float32(sigma))
             elif overlap >= np.float32(threshold):
-                items[p][2] *= 1 - overlap if method == 'linear' else 0
+                items[p][2] *= 1 - overlap
             if items[p][2] < np.float32(min_score):
                 items[p] = items[-1]
                 items.pop()
@@ -236,7 +236,7 @@ def test_soft_nms_published(method):
 
 
 @pytest.mark.parametrize('offset', [0, 1])
-@pytest.mark.parametrize('method', ['naive', 'linear', 'gaussian'])
+@pytest.mark.parametrize('method', ['linear', 'gaussian'])
 @pytest.mark.parametrize('seed', range(3))
 def test_soft_nms_matches_a_plain_loop(seed, method, offset):
     boxes, scores = random_boxes(seed, n=80)
@@ -249,6 +249,11 @@ def test_soft_nms_matches_a_plain_loop(seed, method, offset):
     assert keep.tolist() == expected_inds
     np.testing.assert_allclose(dets[:, 4], expected_scores, rtol=1e-5)
     np.testing.assert_array_equal(dets[:, :4], boxes[expected_inds])
+
+
+def test_soft_nms_refuses_the_naive_form():
+    with pytest.raises(NotImplementedError, match="use type='nms'"):
+        ops.soft_nms(PUBLISHED_BOXES, PUBLISHED_SCORES, method='naive')
 
 
 def test_soft_nms_leaves_its_inputs_alone():
@@ -311,3 +316,50 @@ def test_nms_match_published():
     groups = [group.tolist() for group in ops.nms_match(dets, 0.6)]
     assert groups == [[0, 1], [2, 3]]
     assert ops.nms(dets[:, :4], dets[:, 4], 0.6)[1].tolist() == [0, 2]
+
+
+def looped_line_nms(
+    lines: np.ndarray, scores: np.ndarray, threshold: float, top_k: int
+) -> tuple[list[int], list[int]]:
+    """The lines that stay, and for each line the last of them that it is near to."""
+    strips = lines.shape[1] - 6
+
+    def near(a: np.ndarray, b: np.ndarray) -> bool:
+        starts = [int(line[2] * strips + 0.5) for line in (a, b)]
+        ends = [start + int(x[4]) - 1 for start, x in zip(starts, (a, b), strict=True)]
+        first, last = max(starts), min(strips, *ends)
+        if last < first:
+            return False
+        return np.abs(a - b)[5 + first : 6 + last].mean() < threshold
+
+    order = np.argsort(-scores)
+    kept, removed, parents = [], set(), [0] * len(lines)
+    for place, i in enumerate(order):
+        if i in removed or len(kept) == top_k:
+            continue
+        kept.append(i)
+        parents[i] = len(kept)
+        for j in order[place + 1 :]:
+            if near(lines[i], lines[j]):
+                removed.add(j)
+                parents[j] = len(kept)
+    return kept, parents
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('top_k', [100, 5])
+def test_line_nms_matches_a_plain_loop(top_k, device):
+    """Called by its name in `mmcv._ext`: only onedl's mmcv has a function for it."""
+    rng = np.random.default_rng(top_k)
+    lines = np.zeros((40, 5 + 72))
+    lines[:, 2] = rng.choice([0, 0.1, 0.5, 0.9], 40)
+    lines[:, 4] = rng.integers(0, 80, 40)
+    lines[:, 5:] = rng.integers(0, 3, (40, 1)) * 40 + rng.normal(0, 4, (40, 72))
+    scores = rng.permutation(40) / 40
+    kept, parents = looped_line_nms(lines, scores, 10.0, top_k)
+    assert 0 < len(set(parents)) < 40
+    tensors = [torch.from_numpy(a).to(device) for a in (lines, scores)]
+    keep, count, parent = OPERATORS['line_nms_forward'](*tensors, 10.0, top_k)
+    assert keep[: count.item()].tolist() == kept
+    assert keep[count.item() :].tolist() == [0] * (40 - len(kept))
+    assert parent.tolist() == parents

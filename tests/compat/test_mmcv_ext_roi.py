@@ -1,11 +1,10 @@
-"""RoIAlign and RoIPool of the substitute, through mmcv's layers."""
+"""RoIAlign and deformable RoI pooling, through mmcv's layers."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch.autograd import gradcheck
 
 from gn_det.compat import mmcv_ext
@@ -48,15 +47,6 @@ PUBLISHED_ROI_ALIGN = [
                 ]
             ]
         ],
-    ),
-]
-PUBLISHED_ROI_POOL = [
-    (SMALL_MAP, SMALL_ROI, [[[[1, 2], [3, 4]]]], [[[[1, 1], [1, 1]]]]),
-    (
-        LARGE_MAP,
-        LARGE_ROI,
-        [[[[4, 8], [12, 16]]]],
-        [[[[0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 0, 1]]]],
     ),
 ]
 
@@ -122,31 +112,6 @@ def looped_roi_align(
     return output
 
 
-def looped_roi_pool(
-    features: np.ndarray, rois: np.ndarray, size: tuple[int, int], scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Output, and the gradient of the map for an upstream gradient of 1, 2, 3, …."""
-    output = np.zeros((len(rois), features.shape[1], *size))
-    gradient = np.zeros_like(features)
-    for number, (k, c, i, j) in enumerate(np.ndindex(*output.shape), start=1):
-        image, x1, y1, x2, y2 = rois[k]
-        x1, y1, x2, y2 = x1 * scale, y1 * scale, (x2 + 1) * scale, (y2 + 1) * scale
-        if x2 <= x1 or y2 <= y1:
-            continue
-        bin_h, bin_w = (y2 - y1) / size[0], (x2 - x1) / size[1]
-        pixels = [
-            (features[int(image), c, y, x], -y, -x)
-            for y in range(math.floor(y1 + i * bin_h), math.ceil(y1 + (i + 1) * bin_h))
-            for x in range(math.floor(x1 + j * bin_w), math.ceil(x1 + (j + 1) * bin_w))
-            if 0 <= y < features.shape[2] and 0 <= x < features.shape[3]
-        ]
-        if pixels:
-            value, y, x = max(pixels)
-            output[k, c, i, j] = value
-            gradient[int(image), c, -y, -x] += number
-    return output, gradient
-
-
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize(('aligned', 'first'), [(False, 7.5), (True, 4.5)])
@@ -196,7 +161,7 @@ def test_roi_align_gradcheck(sampling_ratio, aligned):
     assert gradcheck(lambda x: layer(x, rois), features[:, :2].requires_grad_())
 
 
-@pytest.mark.parametrize('layer', [ops.RoIAlign(2), ops.RoIPool(2)])
+@pytest.mark.parametrize('layer', [ops.RoIAlign(2), ops.DeformRoIPool(2)])
 def test_no_rois(layer):
     features = torch.rand(2, 3, 5, 5, requires_grad=True)
     output = layer(features, torch.zeros(0, 5))
@@ -206,7 +171,7 @@ def test_no_rois(layer):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('layer', [ops.RoIAlign(3, 0.5), ops.RoIPool(3, 0.5)])
+@pytest.mark.parametrize('layer', [ops.RoIAlign(3, 0.5), ops.DeformRoIPool(3, 0.5)])
 def test_half_types_are_float32_rounded_once(layer, dtype):
     features, rois = (t.to(dtype) for t in random_case(seed=1, count=60))
     upstream = torch.randn(60, 3, 3, 3, generator=torch.manual_seed(0)).to(dtype)
@@ -221,7 +186,7 @@ def test_half_types_are_float32_rounded_once(layer, dtype):
         assert torch.equal(half, single.to(dtype))
 
 
-@pytest.mark.parametrize('layer', [ops.RoIAlign(3, 0.5), ops.RoIPool(3, 0.5)])
+@pytest.mark.parametrize('layer', [ops.RoIAlign(3, 0.5), ops.DeformRoIPool(3, 0.5)])
 def test_channels_last_changes_nothing(layer):
     features, rois = random_case(seed=6)
     results = []
@@ -270,60 +235,43 @@ def test_roi_align_refuses_negative_sizes(roi):
         ops.roi_align(ramp(), rois, 2, 1.0, 0, 'avg', True)
 
 
-@pytest.mark.parametrize('device', DEVICES)
-@pytest.mark.parametrize('dtype', [torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize('case', PUBLISHED_ROI_POOL)
-def test_roi_pool_published(case, dtype, device):
-    features, rois, output, gradient = (torch.tensor(c, dtype=dtype) for c in case)
-    features = features.to(device).requires_grad_()
-    result = ops.roi_pool(features, rois.to(device), 2, 1.0)
-    result.backward(torch.ones_like(result))
-    assert torch.equal(result.detach().cpu(), output)
-    assert torch.equal(features.grad.cpu(), gradient)
-
-
-@pytest.mark.parametrize('device', DEVICES)
-@pytest.mark.parametrize('whole_values', [False, True])
-def test_roi_pool_matches_a_plain_loop(whole_values, device):
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_deform_roi_pool_without_offsets_is_roi_align(sampling_ratio):
     features, rois = random_case(seed=4, count=20)
-    if whole_values:
-        features = features.round()  # ties within the bins
-    rois[0, 3] = rois[0, 1] - 5  # malformed
-    rois[1, 1:] = torch.tensor([100.0, 100.0, 120.0, 120.0])  # outside
-    rois[2, 1:] = torch.tensor([5.25, 4.0, 4.25, 12.0])  # no width, within a pixel
-    # Eighths are exact in float32, so the loop's edges are the operator's.
-    rois = rois.mul(8).round().div(8)
-    expected, gradient = looped_roi_pool(features.numpy(), rois.numpy(), (4, 2), 0.5)
-    assert (expected[:3] == 0).all()
-    leaf = features.to(device).requires_grad_()
-    output = ops.RoIPool((4, 2), 0.5)(leaf, rois.to(device))
-    upstream = torch.arange(1, output.numel() + 1, dtype=torch.float64)
-    # Transposed, so that mmcv hands on a gradient that is not contiguous.
-    output.transpose(2, 3).backward(
-        upstream.view(output.shape).transpose(2, 3).contiguous().to(device)
+    rois[0, 3] = rois[0, 1]  # no width
+    parameters = ((3, 2), 0.5, sampling_ratio)
+    results = []
+    for layer in (
+        ops.DeformRoIPool(*parameters),
+        ops.RoIAlign(*parameters, aligned=True),
+    ):
+        leaf = features.clone().requires_grad_()
+        output = layer(leaf, rois)
+        output.backward(torch.arange(output.numel()).view_as(output) % 7 - 3.0)
+        results.append((output.detach(), leaf.grad))
+    for pooled, aligned in zip(*results, strict=True):
+        torch.testing.assert_close(pooled, aligned)
+
+
+def test_deform_roi_pool_moves_each_bin():
+    """By γ · width and γ · height of the RoI, on a map that is 5y + x."""
+    roi = torch.tensor([[0, 1, 1, 3, 3.0]])
+    offset = torch.zeros(1, 2, 2, 2)
+    offset[0, :, 0, 1] = torch.tensor([2.0, -1.0])  # x, y of the upper right bin
+    moved = ops.deform_roi_pool(ramp(), roi, offset, 2, 1.0, 1, 0.25)
+    still = ops.deform_roi_pool(ramp(), roi, None, 2, 1.0, 1, 0.25)
+    expected = torch.tensor([[0, 0.25 * 2 * 2 - 5 * 0.25 * 2], [0, 0]])
+    torch.testing.assert_close((moved - still)[0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    'layer', [ops.DeformRoIPoolPack, ops.ModulatedDeformRoIPoolPack]
+)
+def test_deform_roi_pool_pack_gradcheck(layer):
+    features, rois = random_case(seed=5, count=4)
+    layer = layer((2, 3), 3, 4, 0.5).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    assert gradcheck(
+        lambda x, *_: layer(x, rois), (features.requires_grad_(), *layer.parameters())
     )
-    assert torch.equal(output.detach().cpu(), torch.from_numpy(expected))
-    torch.testing.assert_close(leaf.grad.cpu(), torch.from_numpy(gradient))
-
-
-def test_roi_pool_gradcheck():
-    features, rois = random_case(seed=5, count=5)
-    layer = ops.RoIPool((2, 3), 0.5)
-    assert gradcheck(lambda x: layer(x, rois), features.requires_grad_())
-
-
-def test_roi_pool_does_not_round_the_roi():
-    """From 0.5 to 3.5 in three bins: [0, 2), [1, 3), [2, 4), not one pixel each."""
-    features = torch.tensor([5.0, 1, 1, 7, 9]).expand(1, 1, 5, 5)
-    rois = torch.tensor([[0, 0.5, 0.5, 2.5, 2.5]])
-    output = ops.roi_pool(features, rois, (1, 3), 1.0)
-    assert output.flatten().tolist() == [5, 1, 7]
-    rounded = torchvision.ops.roi_pool(features, rois, (1, 3), 1.0)
-    assert rounded.flatten().tolist() != [5, 1, 7]
-
-
-def test_roi_pool_rounds_edges_in_float32():
-    """As mmcv's floorf does: 3 − 1e-10 is 3, so pixel 2 stays out of the bin."""
-    features = torch.arange(5, 0, -1, dtype=torch.float64).expand(1, 1, 5, 5)
-    rois = torch.tensor([[0, 3 - 1e-10, 0, 4, 4]], dtype=torch.float64)
-    assert ops.roi_pool(features, rois, 1, 1.0).item() == 2

@@ -6,13 +6,19 @@ torchvision's layouts are mmcv's. With G deformable groups and kh × kw kernel p
 types are computed in float32. `columns` and `ones` are the scratch buffers of mmcv's
 code and stay as they are; `im2col_step` divides its work without changing the result
 and is ignored.
+
+v2 takes maps of offsets and factors larger than the output, as DyHead hands them, and
+reads them as mmcv's kernels do: of each image the first G · 2 · kh · kw · H' · W'
+numbers in memory, in the shape above. The rest has no gradient.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
@@ -170,6 +176,7 @@ def modulated_deform_conv_forward(
         deformable_group,
     )
     bias = bias if with_bias else None
+    offset, mask = (_as_read(maps, output) for maps in (offset, mask))
     output.copy_(_convolve(input, weight, offset, mask, bias, geometry))
 
 
@@ -214,13 +221,27 @@ def modulated_deform_conv_backward(
         group,
         deformable_group,
     )
+    offset, mask = (_as_read(maps, grad_output) for maps in (offset, mask))
     gradients = _gradients(grad_output, input, weight, offset, mask, geometry)
     grad_input.add_(gradients.input)
     grad_weight.add_(gradients.weight)
-    grad_offset.copy_(gradients.offset)
-    grad_mask.copy_(gradients.mask)
+    for whole, read in ((grad_offset, gradients.offset), (grad_mask, gradients.mask)):
+        numbers = F.pad(read.flatten(1), (0, whole[0].numel() - read[0].numel()))
+        whole.copy_(numbers.view(whole.shape))
     if with_bias:
         grad_bias.add_(gradients.bias)
+
+
+def _as_read(maps: Tensor, output: Tensor) -> Tensor:
+    """The part of `maps` [N, P, …] that mmcv reads for an output [N, C, H', W']."""
+    shape = maps.shape[1], *output.shape[2:]
+    size = math.prod(shape)
+    if maps[0].numel() < size:
+        raise ValueError(
+            f'deformable convolution needs offsets and masks of at least the '
+            f"output's size {list(shape[1:])}, got {list(maps.shape[2:])}"
+        )
+    return maps.flatten(1)[:, :size].unflatten(1, shape)
 
 
 def _convolve(

@@ -1,4 +1,4 @@
-"""Non-maximum suppression: `nms` by torchvision, `softnms` and `nms_match` in torch.
+"""Non-maximum suppression: `nms` by torchvision, the others in torch.
 
 Boxes are (x1, y1, x2, y2), of width x2 − x1 + offset. The IoU of two boxes is taken as
 0 where both are empty (0/0).
@@ -14,7 +14,7 @@ from torchvision import ops
 from gn_det.compat.operators.precision import arithmetic_dtype
 
 # The numbers by which mmcv's `soft_nms` passes its `method`.
-_NAIVE, _LINEAR, _GAUSSIAN = 0, 1, 2
+_LINEAR, _GAUSSIAN = 1, 2
 
 
 @torch.no_grad()
@@ -50,7 +50,6 @@ def softnms(
     Again and again the highest score is taken, and the scores of the boxes left are
     multiplied by w(IoU with the box taken):
 
-        method 0 (naive):     0 where IoU ≥ iou_threshold, else 1
         method 1 (linear):    1 − IoU where IoU ≥ iou_threshold, else 1
         method 2 (gaussian):  exp(−IoU² / sigma)
 
@@ -60,8 +59,11 @@ def softnms(
     difference to it: two empty boxes have IoU 0 there as well, where mmcv's gaussian
     scores become NaN.
     """
-    if method not in (_NAIVE, _LINEAR, _GAUSSIAN):
-        raise ValueError(f'method must be 0, 1 or 2, got {method}')
+    if method not in (_LINEAR, _GAUSSIAN):
+        raise NotImplementedError(
+            "soft_nms with method='naive' is not among the operators gn_det supplies: "
+            "use type='nms', which does the same, or method='linear' or 'gaussian'."
+        )
     dtype = arithmetic_dtype(boxes, scores)
     boxes = boxes.to(dtype)
     scores = scores.to(dtype, copy=True)
@@ -80,8 +82,7 @@ def softnms(
         if method == _GAUSSIAN:
             weight = torch.exp(-(iou * iou) / sigma)
         else:
-            lowered = 1 - iou if method == _LINEAR else torch.zeros_like(iou)
-            weight = torch.where(iou >= iou_threshold, lowered, 1)
+            weight = torch.where(iou >= iou_threshold, 1 - iou, 1)
         scores[rest] *= weight
         dropped = scores[rest] < min_score
         if dropped.any():
@@ -107,6 +108,47 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         groups.append([int(kept), *rest[matched].tolist()])
         left = rest[~matched]
     return groups
+
+
+@torch.no_grad()
+def line_nms_forward(
+    boxes: Tensor, scores: Tensor, thresh: float, top_k: int
+) -> list[Tensor]:
+    """NMS of lines, for CLRNet (https://arxiv.org/abs/2203.10350).
+
+    A row of `boxes` [N, 5 + P] has its first strip as a part of P − 1 at 2, its length
+    in strips at 4, and x at each of P heights from 5 on. A line goes if its mean
+    distance in x from one that stays is < `thresh` over the strips both have.
+
+    Returns the indices that stay by falling score, filled up with 0 to [N], their
+    number (at most `top_k`), and for each line the number from 1 of the last one that
+    stays within `thresh` of it, 0 for none. Both lines of a pair are taken by falling
+    score; onedl-mmcv 2.3.6 reads one of them by its place in `boxes`.
+    """
+    order = scores.argsort(descending=True)
+    boxes = boxes.to(arithmetic_dtype(boxes))[order]
+    points = boxes.shape[1] - 5
+    start = (boxes[:, 2] * (points - 1) + 0.5).int()
+    end = (start + boxes[:, 4].int() - 1).clamp(max=points - 1)
+    strips = torch.arange(points, device=boxes.device)
+    left = torch.ones_like(scores, dtype=torch.bool)
+    parents = torch.zeros_like(order)
+    kept = []
+    for i in range(len(order)):
+        if len(kept) == top_k or not left[i]:
+            continue
+        first, last = start.maximum(start[i]), end.minimum(end[i])
+        shared = (strips >= first[:, None]) & (strips <= last[:, None])
+        distance = ((boxes[:, 5:] - boxes[i, 5:]).abs() * shared).sum(1)
+        near = (distance < thresh * (last - first + 1)) & (last >= first) & (first >= 0)
+        near[: i + 1] = False
+        near[i] = True
+        kept.append(i)
+        left &= ~near
+        parents[order[near]] = len(kept)
+    keep = torch.zeros_like(order)
+    keep[: len(kept)] = order[kept]
+    return [keep, order.new_tensor(len(kept)), parents]
 
 
 def _areas(boxes: Tensor, offset: int) -> Tensor:
