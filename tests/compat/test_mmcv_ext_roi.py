@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # Maps, RoIs and results for 2 × 2 bins of mmcv's own tests
-# (tests/test_ops/test_roi_align.py and test_roi_pool.py): output and, for an upstream
+# (tests/test_ops/test_roi_align.py): output and, for an upstream
 # gradient of ones, the gradient of the map.
 SMALL_MAP = [[[[1, 2], [3, 4]]]]
 SMALL_ROI = [[0, 0, 0, 1, 1]]
