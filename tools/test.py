@@ -10,14 +10,14 @@ from mmengine.dist import is_main_process
 from gn_det.workbench.errors import UserError, report_errors
 from gn_det.workbench.evaluation.ap_table import ap_table, class_table, show
 from gn_det.workbench.evaluation.coco_figures import EVALUATORS
-from gn_det.workbench.evaluation.published import Published, published_figures
-from gn_det.workbench.evaluation.settings import (
+from gn_det.workbench.evaluation.evaluators import (
     evaluated_file,
     only_formats,
+    remove_old_results,
     result_files,
     set_up_evaluation,
-    settle_results,
 )
+from gn_det.workbench.evaluation.published import Published, published_figures
 from gn_det.workbench.inputs.config import load_config
 from gn_det.workbench.runtime.arguments import (
     add_common_arguments,
@@ -82,7 +82,7 @@ def main() -> None:
     if is_main_process():
         if ann_file and not only_formats(cfg):
             show_figures(figures, os.path.basename(ann_file), published)
-        for path in settle_results(cfg, before):
+        for path in remove_old_results(cfg, before):
             print(f'results are in {path}')
     close_distributed()
 

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from gn_det.workbench.runtime.runner import enable_lr_scaling
 from gn_det.workbench.zoo import load_index
-from gn_det.workbench.zoo.settings import drops
+from gn_det.workbench.zoo.recipe import rate_drops
 from tests.configs.zoo import LEAVES, load
 
 MODELS = {model.config.removeprefix('configs/'): model for model in load_index()}
@@ -52,7 +52,7 @@ def test_schedule_is_the_published_one(leaf):
     unit = 'epochs' if model.epochs else 'iterations'
     length, falls, warm_up = SCHEDULES[model.schedule, unit]
     assert (model.epochs or model.iterations) == length
-    assert drops(cfg) == falls
+    assert rate_drops(cfg) == falls
     linear, steps = cfg.param_scheduler
     assert (linear.type, linear.begin, linear.end) == ('LinearLR', 0, warm_up)
     assert not linear.by_epoch

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.evaluation.overrides import overrides
+from gn_det.workbench.evaluation.changed_settings import changed_settings
 from gn_det.workbench.zoo import Model, load_index
 
 _VAL2017 = 'instances_val2017.json'
@@ -58,7 +58,7 @@ def published_figures(
             f'not comparable with the zoo, which has {_shown(model)} on the '
             f'{_VAL2017_IMAGES} images of COCO val2017: {ann_file} is another set'
         )
-    changed = overrides(evaluated) if evaluated is not None else []
+    changed = changed_settings(evaluated) if evaluated is not None else []
     if changed:
         more = f', and {len(changed) - 1} more' if changed[1:] else ''
         return (

@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.config_parts import evaluators, leaf_datasets
 
 # Above this a COCO file is scanned for its parts, not parsed: the Runner parses it
 # anyway, and train2017 takes about fifteen seconds.
@@ -43,19 +44,9 @@ def check_data(cfg: Config, splits: Iterable[str]) -> None:
 
 def needs_truth(cfg: Config, split: str) -> bool:
     """Whether a split must have annotations: all but a test set only formatted."""
-    evaluator = cfg.get('test_evaluator') or {}
-    evaluators = evaluator if isinstance(evaluator, list) else [evaluator]
-    only_formatted = all(item.get('format_only', False) for item in evaluators)
+    found = evaluators(cfg, 'test')
+    only_formatted = found and all(item.get('format_only') for item in found)
     return split != 'test' or not only_formatted
-
-
-def leaf_datasets(dataset: ConfigDict) -> list[ConfigDict]:
-    """The datasets inside wrappers (RepeatDataset, ConcatDataset, …)."""
-    if 'dataset' in dataset:
-        return leaf_datasets(dataset.dataset)
-    if 'datasets' in dataset:
-        return [leaf for inner in dataset.datasets for leaf in leaf_datasets(inner)]
-    return [dataset]
 
 
 def _is_local_coco(dataset: ConfigDict) -> bool:

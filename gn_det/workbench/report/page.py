@@ -24,6 +24,7 @@ from gn_det.workbench.atomic_files import replacing
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.ap_table import COLUMNS, KINDS
 from gn_det.workbench.inputs.config import move_data_root
+from gn_det.workbench.inputs.config_parts import flat
 from gn_det.workbench.report import figures
 from gn_det.workbench.report.collect import Missing, Run, collect
 from gn_det.workbench.report.pictures import best_and_worst
@@ -358,31 +359,17 @@ def _figures_table(runs: Mapping[str, Run]) -> Table:
 
 
 def _differences(runs: Mapping[str, Run]) -> dict[str, Any]:
-    flat = [dict(_flatten(run.config.to_dict())) for run in runs.values()]
-    keys = dict.fromkeys(key for one in flat for key in one)
+    settings = [dict(flat(run.config.to_dict())) for run in runs.values()]
+    keys = dict.fromkeys(key for one in settings for key in one)
     rows = [
-        [key, *(one.get(key, '–') for one in flat)]
+        [key, *(one.get(key, '–') for one in settings)]
         for key in keys
-        if len({one.get(key) for one in flat}) > 1 and key.split('.')[0] in _COMPARED
+        if len({one.get(key) for one in settings}) > 1
+        and key.split('.')[0] in _COMPARED
     ]
     if not rows:
         return dict(note='None: the configs are the same.')
     return dict(table=Table(['', *runs], rows, wraps=True))
-
-
-def _flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, str]]:
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list | tuple)
-        else None
-    )
-    if items is None:
-        yield prefix, repr(value)
-        return
-    for key, item in items:
-        yield from _flatten(item, f'{prefix}.{key}' if prefix else str(key))
 
 
 def _write(

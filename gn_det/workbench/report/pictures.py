@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from gn_det.workbench.evaluation.sheet import coco_objects, paint, read_image
+from gn_det.workbench.inputs.config_parts import leaf_datasets
 from gn_det.workbench.report.collect import Missing
 from gn_det.workbench.report.scores import SCORE_THRESHOLD, Scores
 
@@ -79,9 +80,7 @@ def _image_folder(cfg: Config, scores: Scores, images: Sequence[int]) -> str:
     """The folder of the config that has one of these images."""
     tried = []
     for key in ('val_dataloader', 'test_dataloader'):
-        dataset = (cfg.get(key) or {}).get('dataset') or {}
-        while 'dataset' in dataset:
-            dataset = dataset['dataset']
+        dataset = leaf_datasets((cfg.get(key) or {}).get('dataset') or {})[0]
         prefix = (dataset.get('data_prefix') or {}).get('img', '')
         folder = os.path.join(dataset.get('data_root') or '', prefix)
         paths = [

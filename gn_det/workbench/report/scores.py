@@ -20,7 +20,8 @@ from gn_det.workbench.evaluation.result_file import (
     load_truth,
     read_results,
 )
-from gn_det.workbench.inputs.data import class_names, leaf_datasets
+from gn_det.workbench.inputs.config_parts import evaluators, leaf_datasets
+from gn_det.workbench.inputs.data import class_names
 from gn_det.workbench.report.collect import Missing
 
 # COCO's own: ten IoU thresholds from 0.50 to 0.95; the index of 0.50 and of 0.75.
@@ -145,8 +146,7 @@ def _truth(
 def _annotations(cfg: Config) -> Iterator[tuple[str, str]]:
     """Split and annotation file of every evaluator that names one."""
     for split in ('val', 'test'):
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        for one in evaluators if isinstance(evaluators, list) else [evaluators]:
+        for one in evaluators(cfg, split):
             if one.get('ann_file'):
                 yield split, one['ann_file']
 

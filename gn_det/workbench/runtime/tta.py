@@ -10,6 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.config_parts import evaluators, leaf_datasets
 
 _META_KEYS = (
     'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
@@ -45,8 +46,7 @@ def enable_tta(cfg: Config) -> None:
     Raises:
         UserError: if masks are to be evaluated, of which there will be none.
     """
-    evaluators = cfg.test_evaluator
-    for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+    for evaluator in evaluators(cfg, 'test'):
         if 'segm' in evaluator.get('metric', ()):
             raise UserError(
                 '--tta merges boxes only; add --cfg-options test_evaluator.metric=bbox'
@@ -56,12 +56,14 @@ def enable_tta(cfg: Config) -> None:
             type='BoxTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
         )
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    datasets = leaf_datasets(cfg.test_dataloader.dataset)
     if 'tta_pipeline' not in cfg:
         # Annotations are not read again: the evaluator has the file.
-        steps = [s for s in dataset.pipeline[:-1] if s['type'] != 'LoadAnnotations']
+        steps = [
+            step
+            for step in datasets[0].pipeline[:-1]
+            if step['type'] != 'LoadAnnotations'
+        ]
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
         pack = [dict(type='PackDetInputs', meta_keys=_META_KEYS)]
         cfg.tta_pipeline = [
@@ -69,4 +71,5 @@ def enable_tta(cfg: Config) -> None:
             dict(type='TestTimeAug', transforms=[flips, pack]),
         ]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline

@@ -12,7 +12,7 @@ from gn_det.workbench.zoo.commands import (
     training_commands,
 )
 from gn_det.workbench.zoo.index import Model
-from gn_det.workbench.zoo.settings import settings
+from gn_det.workbench.zoo.recipe import recipe
 
 _HEAD = ('model', 'schedule', 'box AP', 'mask AP', 'by', 'weights')
 
@@ -32,7 +32,7 @@ def table(models: Iterable[Model]) -> str:
 def describe(model: Model) -> str:
     """Settings, figures, weights and the commands to evaluate and to train."""
     lines = [model.name, f'  {"config":12}{model.config}']
-    for label, text in settings(load_config(str(model.config_path))).items():
+    for label, text in recipe(load_config(str(model.config_path))).items():
         lines.append(f'  {label:12}{text}')
     lines += ['', 'figures, AP in percent', *(f'  {line}' for line in _figures(model))]
     lines += ['', 'weights', *(f'  {line}' for line in _weights(model))]

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.ap_table import ap_table, class_table
+from gn_det.workbench.evaluation.evaluators import set_up_evaluation
 from gn_det.workbench.evaluation.published import Published, published_figures
-from gn_det.workbench.evaluation.settings import set_up_evaluation
 from gn_det.workbench.inputs.config import load_config
 from gn_det.workbench.runtime.runner import enable_channels_last
 from gn_det.workbench.runtime.tta import enable_tta

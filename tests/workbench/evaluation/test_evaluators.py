@@ -8,12 +8,12 @@ import pytest
 from mmengine.config import Config
 
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.evaluation.settings import (
+from gn_det.workbench.evaluation.evaluators import (
     evaluated_file,
     only_formats,
+    remove_old_results,
     result_files,
     set_up_evaluation,
-    settle_results,
 )
 
 DATASET = dict(data_root='data/coco/', ann_file='annotations/val.json')
@@ -84,7 +84,9 @@ def test_results_of_an_earlier_run(tmp_path):
         fresh = path.with_name('fresh')
         fresh.write_text('[]')
         fresh.replace(path)
-    names = {os.path.relpath(path, tmp_path) for path in settle_results(cfg, before)}
+    names = {
+        os.path.relpath(path, tmp_path) for path in remove_old_results(cfg, before)
+    }
     assert names == {'results.bbox.json', 'shared/r.bbox.json'}
     assert not (tmp_path / 'results.segm.json').exists()
     assert (elsewhere / 'r.segm.json').exists()
@@ -93,7 +95,7 @@ def test_results_of_an_earlier_run(tmp_path):
 def test_results_that_are_nowhere():
     cfg = config(dict(type='CocoMetric'))
     assert result_files(cfg) == {}
-    assert settle_results(cfg, {}) == []
+    assert remove_old_results(cfg, {}) == []
 
 
 def test_results_never_replace_the_annotations(tmp_path):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.config_parts import evaluators
 
 _COCO_METRICS = ('CocoAPMetric', 'CocoMetric')
 
@@ -29,7 +29,7 @@ def set_up_evaluation(
         UserError: if a flag is given and no evaluator of the config is of COCO, or
             results would replace the annotations.
     """
-    found = list(_coco_evaluators(cfg))
+    found = _coco_evaluators(cfg)
     flags = {
         '--classwise': classwise,
         '--format-only': format_only,
@@ -55,8 +55,8 @@ def set_up_evaluation(
 
 
 def only_formats(cfg: Config) -> bool:
-    """Whether the COCO evaluators write results and give no figures."""
-    found = list(_coco_evaluators(cfg))
+    """Whether the COCO evaluators write results and give no scores."""
+    found = _coco_evaluators(cfg)
     return bool(found) and all(metric.get('format_only') for metric in found)
 
 
@@ -81,15 +81,18 @@ def result_files(cfg: Config) -> dict[str, tuple[int, int]]:
     return found
 
 
-def settle_results(cfg: Config, before: dict[str, tuple[int, int]]) -> list[str]:
-    """The result files that a test run wrote, once it has come to its end.
+def remove_old_results(cfg: Config, before: dict[str, tuple[int, int]]) -> list[str]:
+    """Remove what an earlier test run left in the work directory.
 
-    What an earlier run left in the work directory is removed: beside these files it
-    would be taken for this run's. Elsewhere it may be another model's, and stays.
+    Beside the results of this run, which has come to its end, it would be taken for
+    them. Elsewhere it may be another model's, and stays.
 
     Args:
         cfg: the config of the run.
         before: `result_files` before it.
+
+    Returns:
+        The result files that the run wrote.
     """
     written = []
     for path, mark in result_files(cfg).items():
@@ -116,8 +119,9 @@ def _check_paths(metric: ConfigDict, truth: str | None) -> None:
             )
 
 
-def _coco_evaluators(cfg: Config) -> Iterator[ConfigDict]:
-    evaluators = cfg.get('test_evaluator') or []
-    for metric in evaluators if isinstance(evaluators, list) else [evaluators]:
-        if str(metric.get('type')).removeprefix('mmdet.') in _COCO_METRICS:
-            yield metric
+def _coco_evaluators(cfg: Config) -> list[ConfigDict]:
+    return [
+        metric
+        for metric in evaluators(cfg, 'test')
+        if str(metric.get('type')).removeprefix('mmdet.') in _COCO_METRICS
+    ]

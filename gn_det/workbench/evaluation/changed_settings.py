@@ -7,13 +7,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from gn_det.workbench.inputs.data import leaf_datasets
+from gn_det.workbench.inputs.config_parts import evaluators, flat, leaf_datasets
 
 # Of an evaluator; what else it has says where files are and what is shown.
 _OF_EVALUATORS = ('iou_thrs', 'sort_categories')
 # Of a dataset; its place does not matter, and which set it is is known by the file.
 _OF_DATASETS = ('type', 'metainfo', 'filter_cfg', 'indices', 'pipeline')
-# Keys that change no figure: memory format and memory, where weights came from before
+# Keys that change no score: memory format and memory, where weights came from before
 # the checkpoint, how files are opened, and what only training reads.
 _HARMLESS = frozenset(
     {'channels_last', 'recompute', 'init_cfg', 'backend_args', 'train_cfg'}
@@ -21,7 +21,7 @@ _HARMLESS = frozenset(
 _ABSENT = 'absent'
 
 
-def overrides(cfg: Config) -> list[str]:
+def changed_settings(cfg: Config) -> list[str]:
     """Settings with an effect on AP that are not as `cfg.filename` has them.
 
     Args:
@@ -41,27 +41,16 @@ def overrides(cfg: Config) -> list[str]:
 
 
 def _effective(cfg: Config) -> Iterator[tuple[str, str]]:
-    yield from _flat(cfg.get('model'), 'model')
-    evaluators = cfg.get('test_evaluator') or []
-    evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
-    for evaluator in evaluators:
-        yield from _flat(_kept(evaluator, _OF_EVALUATORS), 'test_evaluator')
+    parts = [('model', cfg.get('model'))]
+    for evaluator in evaluators(cfg, 'test'):
+        parts.append(('test_evaluator', _kept(evaluator, _OF_EVALUATORS)))
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
-        yield from _flat(_kept(dataset, _OF_DATASETS), 'test_dataloader.dataset')
+        parts.append(('test_dataloader.dataset', _kept(dataset, _OF_DATASETS)))
+    for name, part in parts:
+        for key, text in flat(part, name):
+            if not _HARMLESS.intersection(key.split('.')):
+                yield key, text
 
 
 def _kept(settings: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: settings[key] for key in keys if key in settings}
-
-
-def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Dotted keys and values; the values as text, in which (1,) and [1] differ not."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if key not in _HARMLESS:
-                yield from _flat(item, f'{path}.{key}')
-    elif isinstance(value, list | tuple):
-        for place, item in enumerate(value):
-            yield from _flat(item, f'{path}.{place}')
-    else:
-        yield path, repr(value)

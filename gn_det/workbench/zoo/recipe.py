@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from gn_det.workbench.inputs.config_parts import leaf_datasets
+
 _NORM_SLOTS = {
     'backbone': ('backbone',),
     'neck': ('neck',),
@@ -16,7 +18,7 @@ _NORM_SLOTS = {
 }
 
 
-def settings(cfg: Config) -> dict[str, str]:
+def recipe(cfg: Config) -> dict[str, str]:
     """Label and text of each setting, read from the resolved config."""
     return {
         'detector': _detector(cfg.model),
@@ -29,7 +31,7 @@ def settings(cfg: Config) -> dict[str, str]:
     }
 
 
-def drops(cfg: Config) -> list[int]:
+def rate_drops(cfg: Config) -> list[int]:
     """Epochs or iterations at which the learning rate falls."""
     steps = [s for s in cfg.param_scheduler if s['type'] == 'MultiStepLR']
     return list(steps[0]['milestones']) if steps else []
@@ -83,8 +85,7 @@ def _images(cfg: Config) -> str:
 
 def _size(dataset: Config) -> str:
     """Short side × long side, which images are resized to fit into."""
-    while 'pipeline' not in dataset:
-        dataset = dataset.dataset
+    dataset = leaf_datasets(dataset)[0]
     resize = next(s for s in dataset.pipeline if 'scale' in s or 'scales' in s)
     if 'scale' in resize:
         long, short = resize.scale
@@ -117,6 +118,6 @@ def _schedule(cfg: Config) -> str:
         if loop.get('max_epochs')
         else f'{loop.max_iters} iterations'
     )
-    falls = drops(cfg)
+    falls = rate_drops(cfg)
     at = f', the rate falls at {" and ".join(map(str, falls))}' if falls else ''
     return length + at
