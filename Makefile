@@ -73,7 +73,8 @@ docs: $(VENV)/.docs-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 zoo: $(VENV)/.installed
-	$(BIN)/python tools/zoo.py page
+	$(BIN)/gn-det zoo page > model_zoo.md.new
+	mv model_zoo.md.new model_zoo.md
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_host.py

@@ -14,9 +14,7 @@ def read_version() -> str:
 
 
 setup(
-    # As mmdet is to mmdetection. It has to sort behind the package: OneDL's mim takes
-    # the folder of a distribution's first file for the package, and pip sorts the files
-    # (gn_det-0.1.0.dist-info would come before gn_det).
+    # As mmdet is to mmdetection: mim finds the package by top_level.txt.
     name='gn-detection',
     version=read_version(),
     description='Group Normalization for detection: a plugin and config zoo for '
@@ -24,14 +22,40 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    packages=find_packages(include=['gn_det', 'gn_det.*']),
-    # Where OpenMMLab's tools look for the configs of a package; in the checkout these
-    # are links to configs/ and model-index.yml, in a wheel the files themselves.
+    license_files=['LICENSE'],
+    keywords='group normalization object detection mask r-cnn mmdetection triton',
+    # Where the method and the host library are described.
+    project_urls={
+        'Paper': 'https://arxiv.org/abs/1803.08494',
+        'MMDetection': 'https://github.com/open-mmlab/mmdetection',
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Environment :: Console',
+        'Environment :: GPU :: NVIDIA CUDA',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
+    packages=find_packages(include=['gn_det', 'gn_det.*', 'gn_det_cli*']),
+    # Said outright, it makes an editable install an entry of sys.path. Without it, a
+    # finder behind sys.path, which a folder called gn_det, such as a clone, hides.
+    package_dir={'': '.'},
+    entry_points={'console_scripts': ['gn-det = gn_det_cli.main:main']},
+    # Where OpenMMLab's programs look for the configs and tools of a package; in the
+    # checkout these are links to configs/, tools/ and model-index.yml.
     package_data={
         'gn_det': [
             '.mim/model-index.yml',
             '.mim/configs/**/*.py',
             '.mim/configs/**/*.yml',
+            '.mim/tools/*',
+            'py.typed',
         ],
         'gn_det.workbench.report': ['templates/*.j2'],
     },

@@ -17,7 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gn_det.workbench.errors import UserError, report_errors
+from gn_det.workbench.errors import UserError
+from gn_det_cli.process import report_errors
 from studies.claims import CLAIMS
 from studies.drawing import draw
 from studies.records import read_records
@@ -53,7 +54,7 @@ def own_page(found: dict[str, str]) -> str:
     return '\n'.join(['# The claims, measured here\n', *parts])
 
 
-@report_errors
+@report_errors()
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

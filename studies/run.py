@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gn_det.workbench.errors import UserError, report_errors
+from gn_det.workbench.errors import UserError
+from gn_det_cli.process import report_errors
 from studies.claims import CLAIMS
 from studies.plan import Job, logs, plan, results
 from studies.records import is_done
@@ -106,7 +107,7 @@ def run_all(jobs: Sequence[Job], side_by_side: int, work_dir: Path) -> list[str]
     return failed
 
 
-@report_errors
+@report_errors()
 def main() -> None:
     args = parse_args()
     choose_device(args.device)

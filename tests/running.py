@@ -1,11 +1,15 @@
-"""Running the tools as a user does, each in a process of its own."""
+"""Running commands as a user does, in a process of their own or in this one."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from gn_det_cli.main import main
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIG = 'configs/quickstart/mask-rcnn_r18_fpn_gn-all_shapes.py'
@@ -45,6 +49,22 @@ def run_tool(
 ) -> subprocess.CompletedProcess:
     """Run `python tools/NAME ARGS…`."""
     return run(sys.executable, f'tools/{name}', *arguments, **extra)
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess:
+    """Run `gn-det ARGS…` in this process, from the root of the checkout."""
+    said, complained = io.StringIO(), io.StringIO()
+    before, code = os.getcwd(), 0
+    os.chdir(REPOSITORY)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+            main([*map(str, arguments)])
+    except SystemExit as end:
+        code = end.code
+    finally:
+        os.chdir(before)
+    out, err = said.getvalue(), complained.getvalue()
+    return subprocess.CompletedProcess(arguments, code, out, err)
 
 
 def assert_success(done: subprocess.CompletedProcess) -> None:

@@ -13,9 +13,9 @@ import gn_det
 PACKAGE = Path(gn_det.__file__).parent
 PLUGIN = ('version', 'compat', 'ops', 'layers', 'override', 'fusion', 'models')
 # From the bottom up. `__init__` stands outside: it puts the plugin together. `registry`
-# and `utils` come last: mmengine looks for a package's modules under these two names.
+# and `utils` come late: mmengine looks for a package's modules under these two names.
 ORDERS = {
-    'gn_det': (*PLUGIN, 'workbench', 'registry', 'utils'),
+    'gn_det': (*PLUGIN, 'workbench', 'registry', 'utils', '__main__'),
     'gn_det.workbench': (
         'errors',
         'atomic_files',
@@ -71,6 +71,16 @@ def test_no_part_knows_one_above_it(package):
         and name.split('.')[depth] in order[rank + 1 :]
     ]
     assert upward == []
+
+
+def test_only_the_module_that_is_run_knows_the_command():
+    found = [
+        path.name
+        for path in PACKAGE.rglob('*.py')
+        for name in imported_modules(path)
+        if name.startswith('gn_det_cli') and '.mim' not in path.parts
+    ]
+    assert found == ['__main__.py']
 
 
 def test_op_and_layers_know_no_host_library():

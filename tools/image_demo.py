@@ -1,85 +1,10 @@
-"""Detect: `python tools/image_demo.py IMG|DIR|VIDEO CONFIG [CHECKPOINT]`."""
+"""`gn-det demo`, called as mmdet calls its tools."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable
+import sys
 
-from tqdm import tqdm
-
-from gn_det.workbench.errors import UserError, report_errors
-from gn_det.workbench.inference import check_places, load_detector, run_demo
-from gn_det.workbench.runtime.arguments import CfgOptions
-from gn_det.workbench.runtime.outputs import check_folder
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Detect in an image, in all images of a folder, or in a video; '
-        'write painted images, and all objects to predictions.json in COCO form. Its '
-        'categories have the ids of COCO where the classes are the 80 of COCO, and '
-        'otherwise 1, 2, … in the order of the classes; it lists them'
-    )
-    parser.add_argument('source', metavar='IMG|DIR|VIDEO')
-    parser.add_argument('config', metavar='CONFIG', help='config file')
-    parser.add_argument(
-        'checkpoint',
-        metavar='CHECKPOINT',
-        nargs='?',
-        help="file or address; default: the zoo's weights for this config",
-    )
-    parser.add_argument('--out-dir', default='outputs', help='default %(default)s')
-    parser.add_argument(
-        '--device', help='such as cpu or cuda:1; default: the GPU if there is one'
-    )
-    parser.add_argument(
-        '--batch-size',
-        type=int,
-        default=1,
-        help='most images at once; only those padded to one size share a batch, which '
-        'leaves the results as they are alone; default %(default)s',
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        help='objects that score less are left out; default %(default)s',
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
-        help='override settings of the config',
-    )  # fmt: skip
-    return parser.parse_args()
-
-
-def with_bar(items: Iterable, name: str, total: int) -> Iterable:
-    return tqdm(items, desc=name, total=total or None, disable=None)
-
-
-@report_errors
-def main() -> None:
-    args = parse_args()
-    if args.batch_size < 1:
-        raise UserError(f'--batch-size: expected 1 or more, got {args.batch_size}')
-    if not 0 <= args.score_thr <= 1:
-        raise UserError(f'--score-thr: expected 0 to 1, got {args.score_thr}')
-    check_places(args.source, args.out_dir)
-    check_folder(args.out_dir, '--out-dir')
-    detector = load_detector(
-        args.config, args.checkpoint, args.device, args.cfg_options
-    )
-    done = run_demo(
-        detector, args.source, args.out_dir, args.score_thr, args.batch_size, with_bar
-    )
-    if done.results is None:
-        raise UserError(
-            f'nothing in {args.source} could be read as an image or a video'
-        )
-    print(
-        f'{done.objects} objects in {len(done.painted)} files, '
-        f'{len(done.skipped)} skipped; see {args.out_dir}'
-    )
-
+from gn_det_cli.main import main
 
 if __name__ == '__main__':
-    main()
+    main(['demo', *sys.argv[1:]])

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from pycocotools.coco import COCO
 
-from gn_det.workbench.errors import UserError, report_errors
+from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.curves import draw_curves
 from gn_det.workbench.evaluation.run_log import read_run_log, read_test_figures
 from gn_det.workbench.evaluation.sheet import draw_sheet, load_predictions
 from gn_det.workbench.inputs.checkpoints import find_resume_checkpoint
 from gn_det.workbench.inputs.config import load_config
+from gn_det_cli.process import report_errors
 
-TOOLS = Path(__file__).resolve().parent
-CONFIG = TOOLS.parent / 'configs/quickstart/mask-rcnn_r18_fpn_gn-all_shapes.py'
+CONFIG = 'mask-rcnn_r18_fpn_gn-all_shapes'
 # A run below this has not learned what the quickstart is there to show.
 REQUIRED_AP = 0.50
 IMAGES_ON_SHEET = 12
@@ -34,30 +34,28 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_tool(name: str, *arguments: str | Path) -> None:
-    command = [f'tools/{name}', *map(str, arguments)]
-    print(f'\n$ python {" ".join(command)}', flush=True)
-    done = subprocess.run([sys.executable, TOOLS / name, *command[1:]], check=False)
+def run(*arguments: str | Path) -> None:
+    command = [*map(str, arguments)]
+    print(f'\n$ gn-det {" ".join(command)}', flush=True)
+    done = subprocess.run([sys.executable, '-m', 'gn_det', *command], check=False)
     if done.returncode:
-        raise UserError(f'tools/{name} ended with exit code {done.returncode}')
+        raise UserError(f'gn-det {command[0]} ended with exit code {done.returncode}')
 
 
-@report_errors
+@report_errors()
 def main() -> None:
     args = parse_args()
     work_dir = Path(args.work_dir)
     start = time.monotonic()
-    run_tool('make_shapes.py', args.data)
+    run('shapes', args.data)
     for name in OUTPUTS:
         (work_dir / name).unlink(missing_ok=True)
     options = ('--cfg-options', f'data_root={args.data}')
-    run_tool('train.py', CONFIG, '--work-dir', work_dir, *options)
+    run('train', CONFIG, '--work-dir', work_dir, *options)
     checkpoint = find_resume_checkpoint(work_dir)
     dumped = work_dir / 'predictions.pkl'
     test_dir = work_dir / 'test'
-    run_tool(
-        'test.py', CONFIG, checkpoint, '--work-dir', test_dir, '--out', dumped, *options
-    )
+    run('test', CONFIG, checkpoint, '--work-dir', test_dir, '--out', dumped, *options)
     seconds = round(time.monotonic() - start, 1)
 
     figures = read_test_figures(test_dir)
@@ -68,7 +66,7 @@ def main() -> None:
     }
     (work_dir / 'metrics.json').write_text(json.dumps(metrics, indent=1) + '\n')
     draw_curves(read_run_log(work_dir), work_dir / 'curves.png', 'quickstart')
-    cfg = load_config(str(CONFIG), {'data_root': args.data})
+    cfg = load_config(CONFIG, {'data_root': args.data})
     draw_sheet(
         load_predictions(dumped)[:IMAGES_ON_SHEET],
         COCO(cfg.test_evaluator.ann_file),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from mmdet.registry import MODELS
 import gn_det.models  # noqa: F401  (registers the detector)
 from gn_det.workbench.evaluation.run_log import read_test_figures
 from gn_det.workbench.inputs.config import load_config
-from tests.running import CONFIG, REPOSITORY, assert_success, run_tool, user_error
+from tests.running import CONFIG, REPOSITORY, assert_success, call, run_tool, user_error
 
 # Twenty detections in every image, whatever their scores.
 FEW = ('model.test_cfg.rcnn.score_thr=0.0', 'model.test_cfg.rcnn.max_per_img=20')
@@ -26,17 +25,6 @@ def checkpoint(tmp_path_factory):
     cfg = load_config(str(REPOSITORY / CONFIG))
     torch.save(MODELS.build(cfg.model).state_dict(), path)
     return path
-
-
-@pytest.fixture
-def evaluate_file(monkeypatch):
-    """Run `tools/eval_results.py ARGS…` in this process."""
-
-    def run(*arguments: object) -> None:
-        monkeypatch.setattr('sys.argv', ['eval_results.py', *map(str, arguments)])
-        runpy.run_path(str(REPOSITORY / 'tools/eval_results.py'), run_name='__main__')
-
-    return run
 
 
 def rows(text: str) -> list[list[str]]:
@@ -71,15 +59,15 @@ def test_a_test_run_prints_its_tables_and_keeps_its_results(tested):
     assert 'on generated shapes' in said
 
 
-def test_result_files_give_the_same_row_by_the_other_evaluator(
-    tested, shapes, evaluate_file, capsys
-):
+def test_result_files_give_the_same_row_by_the_other_evaluator(tested, shapes):
     work_dir, said = tested
-    evaluate_file(
-        work_dir / 'results.segm.json', shapes / 'annotations/instances_val.json',
+    truth = shapes / 'annotations/instances_val.json'
+    done = call(
+        'eval', work_dir / 'results.segm.json', truth,
         '--iou-type', 'segm', '--classwise',
     )  # fmt: skip
-    cells = rows(capsys.readouterr().out)
+    assert_success(done)
+    cells = rows(done.stdout)
     (masks,) = [line for line in cells if line[:1] == ['mask']]
     (triangle,) = [line for line in cells if line[:1] == ['triangle']]
     assert masks in rows(said)
@@ -95,19 +83,16 @@ def test_result_files_of_other_images(tested, shapes):
         record['id'] += 1000
     other = work_dir / 'other.json'
     other.write_text(json.dumps(truth))
-    said = user_error(
-        run_tool('eval_results.py', work_dir / 'results.bbox.json', other)
-    )
+    said = user_error(call('eval', work_dir / 'results.bbox.json', other))
     assert 'image_id of 80 of 80 detections is not in the annotation' in said
 
 
-def test_no_detection_is_a_row_of_zeros(shapes, tmp_path, evaluate_file, capsys):
+def test_no_detection_is_a_row_of_zeros(shapes, tmp_path):
     empty = tmp_path / 'empty.json'
     empty.write_text('[]')
-    evaluate_file(empty, shapes / 'annotations/instances_val.json')
-    said = capsys.readouterr()
-    assert ['box', *['0.0'] * 7] in rows(said.out)
-    assert 'empty.json has no detection' in said.err
+    done = call('eval', empty, shapes / 'annotations/instances_val.json')
+    assert ['box', *['0.0'] * 7] in rows(done.stdout)
+    assert 'empty.json has no detection' in done.stderr
 
 
 def test_results_for_a_server_from_images_without_annotations(

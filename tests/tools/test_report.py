@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from tests.running import CONFIG, assert_success, run_tool
+from tests.running import CONFIG, assert_success, call, run_tool
 from tests.workbench.report.pages import Page
 
 
@@ -62,7 +62,7 @@ def test_the_tool_reports_and_compares(followed, tmp_path):
     (work_dir / 'report.html').unlink()
     page, other = tmp_path / 'both.html', tmp_path / 'other'
     shutil.copytree(work_dir, other)
-    done = run_tool('report.py', work_dir, other, '--out', page)
+    done = call('report', work_dir, other, '--out', page)
     assert_success(done)
     assert done.stdout.split()[-1] == str(page)
     assert Page(work_dir / 'report.html').images['Training curves']

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.config_names import find_config, packaged_configs
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _EVALUATORS = ('val_evaluator', 'test_evaluator')
@@ -26,7 +27,7 @@ def load_config(
     not only the variable of that name at the top of the file.
 
     Args:
-        path: a `.py` config.
+        path: a `.py` config, or what `find_config` takes for one.
         options: dotted keys and values to override.
         work_dir: outranks the config's own; the default is `work_dirs/<config name>`.
 
@@ -34,8 +35,9 @@ def load_config(
         UserError: if there is no such file (near names are listed), if it cannot be
             read as a config, or if an option does not fit it.
     """
+    given, path = path, find_config(path)
     if not os.path.isfile(path):
-        raise UserError(f'config not found: {path}{_near_names(path)}')
+        raise UserError(f'config not found: {given}{_near_names(given)}')
     try:
         # Modules that a config imports announce things; stdout is the tools' own.
         with contextlib.redirect_stdout(sys.stderr):
@@ -93,22 +95,23 @@ def move_data_root(cfg: Config, new_root: str) -> None:
 
 
 def _near_names(path: str) -> str:
-    """` (did you mean: …?)` with the configs whose names are close, or nothing."""
-    wanted = Path(path)
+    """` (did you mean: …?)` with the configs whose names are close, or nothing.
+
+    Those of a folder `configs` here, or beside the wrong name, are given by their path,
+    those of the zoo by their name.
+    """
+    wanted = Path(path.rpartition('::')[2])
     folders = {Path('configs'), wanted.parent} - {Path('.')}
-    known = {
-        str(found)
+    known = {path.stem: path.stem for path in packaged_configs()}
+    known |= {
+        found.stem: str(found)
         for folder in folders
         for found in folder.rglob('*.py')
         if '_base_' not in found.parts
     }
-    by_name: dict[str, list[str]] = {}
-    for candidate in known:
-        by_name.setdefault(Path(candidate).name, []).append(candidate)
-    name = wanted.name if wanted.suffix == '.py' else f'{wanted.name}.py'
-    close = difflib.get_close_matches(name, by_name, n=3, cutoff=0.5)
-    near = [candidate for match in close for candidate in sorted(by_name[match])]
-    return f' (did you mean {" or ".join(near[:3])}?)' if near else ''
+    stem = wanted.stem if wanted.suffix == '.py' else wanted.name
+    close = difflib.get_close_matches(stem, known, n=3, cutoff=0.5)
+    return f' (did you mean {" or ".join(map(known.get, close))}?)' if close else ''
 
 
 def _one_line(error: Exception) -> str:

@@ -24,11 +24,15 @@ from gn_det.workbench.runtime.distributed import prepare_distributed
 from gn_det.workbench.runtime.lr_scaling import check_resumed_length, stretch_iterations
 from gn_det.workbench.runtime.outputs import make_folder, make_folder_of
 from gn_det.workbench.runtime.progress import ProgressHook, enable_tensorboard
+from gn_det.workbench.runtime.quiet_runner import QuietRunner
 from gn_det.workbench.runtime.saving import save_checkpoints_atomically
 
 
 def build_runner(
-    cfg: Config, splits: tuple[str, ...], results_file: str | None = None
+    cfg: Config,
+    splits: tuple[str, ...],
+    results_file: str | None = None,
+    verbose: bool = False,
 ) -> Runner:
     """Check what is read and written, prepare batches and processes, build the Runner.
 
@@ -36,6 +40,7 @@ def build_runner(
         cfg: a whole config.
         splits: of the data: `'train'`, `'val'`, `'test'`.
         results_file: what `--out` names, written when all has been computed.
+        verbose: show environment, config and hooks, which are logged in any case.
 
     Raises:
         UserError: for missing or wrong data, a checkpoint that cannot be read, a place
@@ -54,7 +59,9 @@ def build_runner(
         make_folder_of(results_file, '--out')
     setup_cache_size_limit_of_dynamo()
     save_checkpoints_atomically()
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return (Runner if verbose else QuietRunner).from_cfg(cfg)
 
 
 def enable_amp(cfg: Config) -> None:
@@ -142,16 +149,17 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     cfg.resume, cfg.load_from = True, resume
 
 
-def run_training(cfg: Config) -> None:
+def run_training(cfg: Config, verbose: bool = False) -> None:
     """Train, validating as often as the config asks for it, and report.
 
     The report is written to `report.html` in the work directory, also when the run is
-    interrupted or fails after its first logged iteration.
+    interrupted or fails after its first logged iteration. `verbose` is that of
+    `build_runner`.
     """
     enable_tensorboard(cfg)
     check_resumed_length(cfg)
     with name_wrong_settings(cfg):
-        runner = build_runner(cfg, ('train', 'val'))
+        runner = build_runner(cfg, ('train', 'val'), verbose=verbose)
         runner.register_hook(ProgressHook())
         if cfg.get('load_from'):
             exact = bool(cfg.get('resume'))
@@ -160,12 +168,15 @@ def run_training(cfg: Config) -> None:
             runner.train()
 
 
-def run_test(cfg: Config, results_file: str | None = None) -> dict[str, float]:
+def run_test(
+    cfg: Config, results_file: str | None = None, verbose: bool = False
+) -> dict[str, float]:
     """Evaluate `cfg.load_from` on the test set.
 
     Args:
         cfg: the config, with the checkpoint in `load_from`.
         results_file: also dump the predictions to this `.pkl` file.
+        verbose: as in `build_runner`.
 
     Returns:
         The figures of the evaluators, AP from 0 to 1.
@@ -174,7 +185,7 @@ def run_test(cfg: Config, results_file: str | None = None) -> dict[str, float]:
         UserError: for wrong data, or a checkpoint that does not match the model.
     """
     with name_wrong_settings(cfg):
-        runner = build_runner(cfg, ('test',), results_file)
+        runner = build_runner(cfg, ('test',), results_file, verbose)
         checkpoints.check_fit(runner.model, cfg.load_from)
         if results_file is not None:
             runner.test_evaluator.metrics.append(DumpDetResults(results_file))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from pathlib import Path
 
-from gn_det.workbench.errors import UserError
 from gn_det.workbench.zoo.commands import (
     checkpoint_commands,
     evaluation_commands,
@@ -97,21 +95,6 @@ def render(models: Iterable[Model]) -> str:
     ]
     parts += ['\n'.join(_family(*family)) + '\n' for family in families]
     return '\n'.join(parts)
-
-
-def write(models: Iterable[Model], root: Path) -> Path:
-    """Write the page into the checkout at `root`.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    path = root / PAGE
-    text = render(models)
-    try:
-        path.write_text(text, encoding='utf-8')
-    except OSError as error:
-        raise UserError(f'{path}: cannot be written: {error.strerror}') from error
-    return path
 
 
 def _family(collection: Collection, models: list[Model]) -> Iterator[str]:

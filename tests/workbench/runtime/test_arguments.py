@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.runtime.arguments import CfgOptions
-
-
-def parsed(*words: str) -> dict:
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions)
-    return parser.parse_args(words).cfg_options
+from gn_det.workbench.runtime.arguments import read_options
 
 
 @pytest.mark.parametrize(
@@ -21,18 +13,17 @@ def parsed(*words: str) -> dict:
 )
 def test_the_folder_of_the_data_is_taken_as_it_is(path):
     key = 'train_dataloader.dataset.data_root'
-    found = parsed('--cfg-options', f'data_root={path}', 'a.b=1,2', f'{key}={path}')
+    found = read_options([f'data_root={path}', 'a.b=1,2', f'{key}={path}'])
     assert found == {'data_root': path, 'a.b': [1, 2], key: path}
 
 
-def test_options_given_in_several_places():
-    found = parsed('--cfg-options', 'data_root=a b', 'x=1', '--cfg-options', 'y=None')
-    assert found == {'data_root': 'a b', 'x': 1, 'y': None}
+def test_no_options():
+    assert read_options(None) == {}
 
 
 def test_no_data_root():
     key = 'test_dataloader.dataset.data_root'
-    assert parsed('--cfg-options', f'{key}=None') == {key: None}
+    assert read_options([f'{key}=None']) == {key: None}
 
 
 @pytest.mark.parametrize(
@@ -41,4 +32,4 @@ def test_no_data_root():
 )
 def test_words_that_are_no_option(word, said):
     with pytest.raises(UserError, match=said):
-        parsed('--cfg-options', word)
+        read_options([word])

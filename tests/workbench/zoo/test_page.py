@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
-from gn_det.workbench.errors import UserError
 from gn_det.workbench.zoo import find, load_index
-from gn_det.workbench.zoo.page import PAGE, render, write
+from gn_det.workbench.zoo.page import PAGE, render
 
 ROW = re.compile(r'^\| \[([^]]+)\]\(([^)]+)\) \|', re.MULTILINE)
 
@@ -78,20 +75,13 @@ def test_measured_row_says_so():
     assert cells[2:5] == ['69.4', '70.6', '*measured*']
 
 
-def test_a_page_that_cannot_be_written(tmp_path):
-    (tmp_path / PAGE).mkdir()
-    with pytest.raises(UserError, match=rf'{PAGE}: cannot be written: Is a directory'):
-        write(load_index(), tmp_path)
-
-
 def test_all_rows_have_the_heads_number_of_cells():
     lines = [x for x in render(load_index()).splitlines() if x.startswith('| ')]
     assert {line.count(' | ') for line in lines} == {9}
 
 
-def test_example_is_a_real_models(tmp_path):
+def test_example_is_a_real_models():
     text = render(load_index())
     example = find('mask-rcnn_r50_fpn_gn-all_2x_coco')
     assert f'python tools/zoo.py download {example.name} --dest checkpoints\n' in text
     assert f'tools/dist_train.sh {example.config} 8\n' in text
-    assert write(load_index(), tmp_path).read_text(encoding='utf-8') == text

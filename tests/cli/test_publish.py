@@ -1,4 +1,4 @@
-"""`tools/publish.py` on a checkpoint that mmengine's Runner saved."""
+"""`gn-det publish` on a checkpoint that mmengine's Runner saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from tests.running import assert_success, run_tool, user_error
+from tests.running import assert_success, call, user_error
 
 
 class Small(BaseModel):
@@ -51,7 +51,7 @@ def trained_checkpoint(folder: Path) -> Path:
 
 def test_checkpoint_of_a_run(tmp_path):
     source = trained_checkpoint(tmp_path / 'run')
-    done = run_tool('publish.py', source, tmp_path / 'gn')
+    done = call('publish', source, tmp_path / 'gn')
     assert_success(done)
     left_out, path = done.stdout.splitlines()
     assert left_out.startswith('left out: ')
@@ -65,5 +65,5 @@ def test_checkpoint_of_a_run(tmp_path):
 
 
 def test_mistakes_are_answered_with_one_line(tmp_path):
-    done = run_tool('publish.py', tmp_path / 'no.pth', tmp_path / 'gn')
+    done = call('publish', tmp_path / 'no.pth', tmp_path / 'gn')
     assert f'checkpoint not found: {tmp_path}/no.pth' in user_error(done)

@@ -1,11 +1,11 @@
-"""`tools/image_demo.py` as a user calls it."""
+"""`gn-det demo`."""
 
 from __future__ import annotations
 
 import json
 import shutil
 
-from tests.running import CONFIG, assert_success, run_tool, user_error
+from tests.running import CONFIG, assert_success, call, run_tool, user_error
 from tests.workbench.inference.weights import checkpoint  # noqa: F401, used as a fixture
 
 
@@ -30,6 +30,6 @@ def test_nothing_readable(checkpoint, tmp_path):  # noqa: F811
     words = tmp_path / 'words.jpg'
     words.write_text('not an image\n')
     out = tmp_path / 'out'
-    done = run_tool('image_demo.py', words, CONFIG, checkpoint, '--out-dir', out)
+    done = call('demo', words, CONFIG, checkpoint, '--out-dir', out)
     assert 'could be read as an image' in user_error(done)
     assert not out.exists()

@@ -1,19 +1,17 @@
-"""`tools/convert.py` as a user calls it, with a right and a wrong file."""
+"""`gn-det convert`, with a right and a wrong file."""
 
 from __future__ import annotations
 
 import torch
 import torchvision
 
-from tests.running import assert_success, run_tool, user_error
+from tests.running import assert_success, call, user_error
 
 
 def test_batch_norm_to_group_norm(tmp_path):
     source, target = tmp_path / 'resnet18.pth', tmp_path / 'out.safetensors'
     torch.save(torchvision.models.resnet18().state_dict(), source)
-    done = run_tool(
-        'convert.py', source, target, '--from', 'torchvision', '--norm', 'gn'
-    )
+    done = call('convert', source, target, '--from', 'torchvision', '--norm', 'gn')
     assert_success(done)
     assert target.is_file()
     lines = done.stdout.splitlines()
@@ -25,6 +23,6 @@ def test_batch_norm_to_group_norm(tmp_path):
 def test_an_image(tmp_path):
     source, target = tmp_path / 'picture.pth', tmp_path / 'out.pth'
     source.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(99))
-    done = run_tool('convert.py', source, target, '--from', 'detectron2')
+    done = call('convert', source, target, '--from', 'detectron2')
     assert f'{source} is not a checkpoint' in user_error(done)
     assert not target.exists()

@@ -1,0 +1,1 @@
+"""One module for each command; `gn_det_cli.main` finds them here."""
