@@ -51,6 +51,11 @@ class Digest:
             return None
         return cls('sha256', found[1])
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no digit is missing; the first few only tell damage from none."""
+        return len(self.value) == _LENGTHS[self.algorithm]
+
     def matches(self, path: Path) -> bool:
         """Whether a file has this digest."""
         return file_digest(path, self.algorithm).startswith(self.value)

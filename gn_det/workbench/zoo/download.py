@@ -11,11 +11,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from gn_det.workbench.atomic_files import finish
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.loading.system_errors import name_refused_files
 from gn_det.workbench.zoo.digests import file_digest
 from gn_det.workbench.zoo.mirrors import MIRRORS_VARIABLE, addresses
-from gn_det.workbench.zoo.part import Part
 from gn_det.workbench.zoo.sources import Source, resolve
 from gn_det.workbench.zoo.transfer import (
     CertificateRefused,
@@ -46,9 +46,10 @@ def download(
     """The file of a model, downloaded unless a good copy is in the cache.
 
     Several processes may ask for the same file at once: one downloads it. The final
-    name never holds a part of a file, nor one whose digest is wrong; a download that
-    stops leaves `NAME.part`, from which the next one goes on. Proxies are taken from
-    the environment (`HTTPS_PROXY`, `NO_PROXY`), certificates are always verified.
+    name never holds a part of a file, nor one whose digest is wrong. A download that
+    stops leaves `NAME.part`; the next one goes on from it where a digest is known.
+    Proxies are taken from the environment (`HTTPS_PROXY`, `NO_PROXY`), certificates are
+    always verified.
 
     Args:
         source: a model of the zoo, `open-mmlab://KEY`, or an `http(s)://` address.
@@ -60,7 +61,8 @@ def download(
         progress: whether to show a bar; on a terminal only.
         offline: use the cache alone; the environment variable `GN_DET_OFFLINE=1` says
             so too.
-        timeout_s: how long a host may be silent, at most a day.
+        timeout_s: how long a host may be silent, at most a day; in as long it has to
+            send at least 1 KiB a second.
 
     Returns:
         The path of the file.
@@ -166,11 +168,11 @@ def _alone(target: Path) -> Iterator[None]:
 def _download(
     wanted: Source, target: Path, tried: list[str], timeout_s: float, progress: bool
 ) -> None:
-    part = Part(target)
+    part = target.with_name(f'{target.name}.part')
     failures: list[str] = []
     refused = False
-    if wanted.digests and part.size() and _is_good(part.path, wanted):
-        part.finish()
+    if wanted.digests and not part.is_symlink() and _is_good(part, wanted):
+        finish(part, target)
         return
     for url in tried:
         try:
@@ -181,8 +183,11 @@ def _download(
             if url != tried[-1]:
                 _logger.warning('%s; trying another host', failures[-1])
             continue
-        part.finish()
+        finish(part, target)
+        _say_what_was_checked(wanted, target)
         return
+    if part.is_file() and not part.stat().st_size:
+        part.unlink()
     advice = 'a certificate is never passed over; ' if refused else ''
     raise UserError(
         f'cannot download {wanted.file_name}: {"; ".join(failures)}. {advice}name a '
@@ -192,11 +197,11 @@ def _download(
 
 
 def _from_one(
-    url: str, wanted: Source, part: Part, timeout_s: float, progress: bool
+    url: str, wanted: Source, part: Path, timeout_s: float, progress: bool
 ) -> None:
     """Fill the partial file from one address and check it."""
     while True:
-        began_with = part.size()
+        began_with = part.exists() and part.stat().st_size
         host = transfer(
             url,
             part,
@@ -204,12 +209,12 @@ def _from_one(
             timeout_s=timeout_s,
             progress=progress,
         )
-        wrong = [digest for digest in wanted.digests if not digest.matches(part.path)]
+        wrong = [digest for digest in wanted.digests if not digest.matches(part)]
         if not wrong:
             return
         digest = wrong[0]
-        found = file_digest(part.path, digest.algorithm)[: len(digest.value)]
-        part.discard()
+        found = file_digest(part, digest.algorithm)[: len(digest.value)]
+        part.unlink()
         # What an earlier run left may be what is wrong: ask this host for all of it.
         if not began_with:
             led = '' if host == host_of(url) else f'led to {host}, which '
@@ -217,3 +222,19 @@ def _from_one(
                 f'{led}sent a wrong file ({digest.algorithm} {found}, not '
                 f'{digest.value})'
             )
+
+
+def _say_what_was_checked(wanted: Source, target: Path) -> None:
+    """Name the whole sha256 of a file whose publisher gives a few digits, or none."""
+    if any(digest.is_whole for digest in wanted.digests):
+        return
+    known = ' and '.join(
+        f'{4 * len(digest.value)} bits of its {digest.algorithm}'
+        for digest in wanted.digests
+    )
+    _logger.warning(
+        '%s: the publisher gives %s; the whole is sha256 %s, which --sha256 checks',
+        target.name,
+        f'only {known}' if known else 'no digest',
+        file_digest(target),
+    )

@@ -34,11 +34,6 @@ class Answer:
     status: int = 200
     location: str | None = None
     ranges: bool = True
-    etag: str | None = None
-    modified: str | None = None
-    heeds_if_range: bool = True
-    next_version: Answer | None = None
-    """What the path answers after this."""
     content_type: str = 'application/octet-stream'
     content_encoding: str | None = None
     send_length: bool = True
@@ -93,8 +88,6 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.state.requests.append(Request(self.path, dict(self.headers)))
         answer = self.state.answers.get(path, Answer(b'no such file', status=404))
-        if answer.next_version is not None:
-            self.state.answers[path] = answer.next_version
         start = self._start(answer)
         if start:
             start += answer.shift
@@ -111,10 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _start(self, answer: Answer) -> int | None:
         """The first byte to send; None where a range starts past the end."""
         given = self.headers.get('Range')
-        mark = self.headers.get('If-Range')
         if not given or not answer.ranges or answer.status != 200:
-            return 0
-        if mark not in (None, answer.etag, answer.modified) and answer.heeds_if_range:
             return 0
         start = int(given.removeprefix('bytes=').removesuffix('-'))
         return start if start < len(answer.content) else None
@@ -128,10 +118,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header('Content-Range', given)
         if answer.location is not None:
             self.send_header('Location', answer.location)
-        if answer.etag is not None:
-            self.send_header('ETag', answer.etag)
-        if answer.modified is not None:
-            self.send_header('Last-Modified', answer.modified)
         if answer.content_encoding is not None:
             self.send_header('Content-Encoding', answer.content_encoding)
         self.send_header('Content-Type', answer.content_type)
