@@ -20,7 +20,8 @@ from torch.nn.utils import parametrize
 
 import gn_det
 from gn_det import FusedGroupNorm
-from gn_det.fusion.blocks import FusedModule
+from gn_det.fusion import FusedModule
+from gn_det.fusion.calls import NOTHING
 from tests.fusion.detectors import randomise
 
 GN = dict(type='GN', num_groups=4)
@@ -70,7 +71,10 @@ def test_a_subclass_of_the_norm():
     model = small_resnet(OURS)
     model.layer1[0].gn2.__class__ = Lowered
     report = assert_fused_as_stock(model, image())
-    assert report.plain['layer1.0.gn2'] == 'its class is Lowered'
+    assert (
+        report.plain['layer1.0.gn2']
+        == 'Lowered is a norm of its own kind, which takes nothing in'
+    )
 
 
 def test_a_forward_patched_onto_a_norm():
@@ -190,21 +194,26 @@ def test_other_lateral_branches(lateral):
     model.lateral_convs = nn.ModuleList(lateral(c) for c in model.in_channels)
     randomise(model)
     report = assert_fused_as_stock(model, maps())
-    assert not report.add
+    ends_in_norm = isinstance(model.lateral_convs[0], nn.Sequential)
+    assert len(report.add) == (2 if ends_in_norm else 0)
 
 
-def test_the_reason_of_a_pyramid_reaches_the_report():
-    model = FPN([8, 16], 16, 4, norm_cfg=GN, add_extra_convs='on_output')
+@pytest.mark.parametrize('relu', [False, True])
+@pytest.mark.parametrize('source', ['on_input', 'on_lateral', 'on_output'])
+def test_extra_levels_of_a_pyramid(source, relu):
+    settings = dict(add_extra_convs=source, relu_before_extra_convs=relu)
+    model = FPN([8, 16], 16, 4, norm_cfg=GN, **settings)
+    randomise(model)
     report = assert_fused_as_stock(model, maps()[:2])
-    reason = 'the FPN has convolutions for extra levels'
-    assert report.plain['lateral_convs.0.gn'] == reason
-    assert report.plain['lateral_convs.1.gn'] == 'no ReLU follows it'
+    assert report.add == ['lateral_convs.0.gn']
+    assert report.plain['lateral_convs.1.gn'] == NOTHING
 
 
 def test_an_error_leaves_the_model_as_it_was(monkeypatch):
     model = nn.Sequential(small_resnet(), small_fpn())
     before = classes(model)
-    monkeypatch.setattr('gn_det.fusion.blocks.FusedFPN.unfusable', lambda m: 1 / 0)
+    fused_norms = 'gn_det.fusion.hosts.mmdet.FusedFPN.fused_norms'
+    monkeypatch.setattr(fused_norms, lambda m: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         gn_det.fuse(model)
     assert classes(model) == before

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gn_det
 from gn_det import FusedGroupNorm
-from gn_det.fusion.blocks import FusedModule
+from gn_det.fusion import FusedModule
 from tests.fusion.detectors import R18, R50, R101, fused, model_config, randomise, stock
 from tests.running import assert_success, run
 

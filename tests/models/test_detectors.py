@@ -13,7 +13,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 
 import gn_det  # noqa: F401 - before mmdet, which needs operators of mmcv
-from gn_det.fusion.blocks import FusedModule
+from gn_det.fusion import FusedModule
 from gn_det.models import FusedCascadeRCNN, FusedFasterRCNN, FusedMaskRCNN
 from gn_det.ops.recompute import state
 from gn_det.workbench.inputs.config import load_config
