@@ -1,12 +1,11 @@
 """Host cost without a GPU: everything up to the launch, and no launch."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from unittest import mock
 
-from gn_det.ops import triton_launch
+from gn_det.ops import implementation, triton_launch
 
 REGIMES = ('on-chip', 'split')
 
@@ -51,8 +50,7 @@ def launches_stubbed() -> Iterator[None]:
             ),
             # The switch that admits CPU tensors; no kernel runs, so none interprets.
             mock.patch.object(triton_launch, 'INTERPRETED', True),
-            # In the environment: a call for which nothing was chosen looks there too.
-            mock.patch.dict(os.environ, GN_DET_IMPL='triton'),
+            implementation('triton'),
         ):
             yield
     finally:

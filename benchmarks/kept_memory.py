@@ -198,8 +198,8 @@ class _NormCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function is torch.ops.gn_det.group_norm.default:
-            x, residual, relu = args[0], args[5], args[6]
-            kind = 'relu' if relu else 'plain'
+            x, activation, residual = args[0], args[5], args[6]
+            kind = activation or 'plain'
             if residual is not None:
                 kind = 'residual_relu'
             self.found.calls += 1

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gn_det.ops import group_norm
+from gn_det.ops.functional import composed
 
 # NOTE Each class has to be a *direct* subclass of nn.GroupNorm: mmengine's initialisers
 # match a class by its own name and its direct bases' names only, so a grandchild would
@@ -92,6 +93,16 @@ class FusedGroupNorm(nn.GroupNorm):
                 `norm_cfg` that named one would put it behind norms that are added to
                 something first.
         """
+        if torch.jit.is_scripting():
+            return composed(
+                x,
+                self.num_groups,
+                self.weight,
+                self.bias,
+                self.eps,
+                activation,
+                residual,
+            )
         return group_norm(
             x,
             self.num_groups,

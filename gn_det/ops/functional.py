@@ -1,16 +1,20 @@
 """The public function, its torch.library operators and the eager short path."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from gn_det.ops import torch_impl
-from gn_det.ops.dispatch import CHOICES, requested, select
+from gn_det.ops.dispatch import requested, select
 from gn_det.ops.layout import memory_format
 from gn_det.ops.recompute import state as recomputation
 
-_ACTIVATIONS = (None, 'relu')
+_ACTIVATIONS = (None, 'relu', 'silu')
 _VECTOR_DTYPES = {
     torch.float32: (torch.float32,),
     torch.float16: (torch.float16, torch.float32),
@@ -46,10 +50,11 @@ def group_norm(
         weight: (C,), in float32 or x's dtype; None means 1.
         bias: (C,), in float32 or x's dtype; None means 0.
         eps: added to the variance.
-        activation: None or 'relu'. A NaN stays a NaN, as in torch.relu.
+        activation: None, 'relu' or 'silu' (z * sigmoid(z)). A NaN stays a NaN, as in
+            torch.
         residual: added before the activation; x's shape and dtype, any layout.
-        impl: 'auto', 'torch' or 'triton'; overrides the context manager
-            `implementation`, which overrides the variable GN_DET_IMPL.
+        impl: 'auto', 'torch' or 'triton'; None means what the context manager
+            `implementation` says, or outside of it the variable GN_DET_IMPL.
 
     Returns:
         y with x's shape, dtype and memory format (channels_last and channels_last_3d
@@ -63,36 +68,55 @@ def group_norm(
 
     Statistics and affine arithmetic are float32, whatever x is, and rounded once. The
     output follows x under torch.autocast as well, where torch would return float32.
-    Backward keeps x, mean and rstd; y too if a residual and a ReLU meet; nothing when
-    no input needs a gradient. Equal inputs give equal bits. In a compiled graph the
-    implementation is chosen when the graph runs.
+    Backward keeps x, mean and rstd, and where a residual and an activation meet one map
+    more: y for a ReLU, the residual for SiLU. Other parts of a network keep both in any
+    case, y as the input of the next convolution, the residual as that of its own block.
+    Nothing is kept when no input needs a gradient. Equal inputs give equal bits.
+    torch.compile and torch.export keep the call as one operator, torch.fx as one node;
+    under torch.func's transforms and in ONNX it is made of torch's operators.
     """
-    _validate(x, num_groups, weight, bias, activation, residual, impl)
-    relu = activation is not None
+    plain = (
+        type(x) in _PLAIN
+        and type(weight) in _PLAIN
+        and type(bias) in _PLAIN
+        and type(residual) in _PLAIN
+    )
+    if not plain and has_torch_function_variadic(x, weight, bias, residual):
+        # torch.fx's proxies, and tensors with a say in what is done to them.
+        return handle_torch_function(
+            group_norm,
+            (x, weight, bias, residual),
+            *(x, num_groups, weight, bias, eps),
+            activation=activation,
+            residual=residual,
+            impl=impl,
+        )
+    _validate(x, num_groups, weight, bias, activation, residual)
+    eps = float(eps)
+    impl = requested(impl)
     if recomputation.region is not None:
         return _recomputed(x, num_groups, weight, bias, eps, activation, residual, impl)
+    compiling = torch.compiler.is_compiling()
+    # Before torch 2.15 a compiler cannot read whether something else traces.
     needs_composed = (
-        torch._C._is_tracing()
+        (not compiling and torch._C._is_tracing())
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
     if (
         needs_composed
-        or torch.compiler.is_compiling()
+        or compiling
+        or not plain
         or torch._C._len_torch_dispatch_stack() > 0
-        or type(x) not in _PLAIN
-        or type(weight) not in _PLAIN
-        or type(bias) not in _PLAIN
-        or type(residual) not in _PLAIN
     ):
         if needs_composed or torch.onnx.is_in_onnx_export():
-            return _composed(x, num_groups, weight, bias, eps, residual, relu)
+            return composed(x, num_groups, weight, bias, eps, activation, residual)
         # Something other than plain autograd has to see the call.
         y, _, _ = torch.ops.gn_det.group_norm(
-            x, num_groups, weight, bias, eps, residual, relu, impl
+            x, num_groups, weight, bias, eps, activation, residual, impl
         )
         return y
-    chosen = select(x, num_groups, weight, bias, residual, impl)
+    chosen = select(x, impl)
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (weight is not None and weight.requires_grad)
@@ -100,9 +124,11 @@ def group_norm(
         or (residual is not None and residual.requires_grad)
     ):
         return _GroupNorm.apply(
-            x, weight, bias, residual, num_groups, eps, relu, chosen
+            x, num_groups, weight, bias, eps, activation, residual, chosen
         )
-    return chosen.group_norm_fwd(x, num_groups, weight, bias, eps, residual, relu)[0]
+    return chosen.group_norm_fwd(
+        x, num_groups, weight, bias, eps, activation, residual
+    )[0]
 
 
 def _recomputed(
@@ -113,11 +139,9 @@ def _recomputed(
     eps: float,
     activation: str | None,
     residual: Tensor | None,
-    impl: str | None,
+    impl: str,
 ) -> Tensor:
     """`group_norm` inside `recompute_activations`."""
-    # Backward may run outside the context that chose.
-    impl = requested(impl)
 
     def function(x: Tensor, residual: Tensor | None) -> Tensor:
         return group_norm(
@@ -135,27 +159,30 @@ def _recomputed(
     return recomputation.region.run(function, x, residual, constants)
 
 
-def _composed(
+def composed(
     x: Tensor,
     num_groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
+    activation: str | None,
     residual: Tensor | None,
-    relu: bool,
 ) -> Tensor:
-    """`group_norm` out of torch's operators.
+    """`group_norm` out of torch's operators, in the subset of Python of TorchScript.
 
     For graphs that leave this process, and where `torch.func` or forward-mode autograd
     looks on, to which our operators say nothing.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    cast = [t if t is None else t.to(dtype) for t in (x, weight, bias)]
-    y = torch.nn.functional.group_norm(cast[0], num_groups, *cast[1:], eps)
+    if weight is not None:
+        weight = weight.to(dtype)
+    if bias is not None:
+        bias = bias.to(dtype)
+    y = torch.nn.functional.group_norm(x.to(dtype), num_groups, weight, bias, eps)
     if residual is not None:
         y = y + residual
-    if relu:
-        y = torch.relu(y)
+    if activation is not None:
+        y = torch.relu(y) if activation == 'relu' else torch.nn.functional.silu(y)
     return y.to(x.dtype)
 
 
@@ -166,7 +193,6 @@ def _validate(
     bias: Tensor | None,
     activation: str | None,
     residual: Tensor | None,
-    impl: str | None,
 ) -> None:
     """Raises what torch.nn.functional.group_norm raises, and for the fused parts."""
     shape = x.shape
@@ -197,7 +223,8 @@ def _validate(
             f'{list(shape)}'
         )
     if dtype not in _VECTOR_DTYPES:
-        raise RuntimeError(f'Expected a floating-point input, but got {dtype}')
+        hint = '; nn.GroupNorm has one for quantised maps' if x.is_quantized else ''
+        raise RuntimeError(f'Expected a floating-point input, but got {dtype}{hint}')
     dtypes = _VECTOR_DTYPES[dtype]
     if weight is not None and (
         weight.shape != (C,) or weight.dtype not in dtypes or weight.device != device
@@ -208,9 +235,9 @@ def _validate(
     ):
         _refuse_vector('bias', bias, x)
     if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation must be None or 'relu', but got {activation!r}")
-    if impl is not None and impl not in CHOICES:
-        requested(impl)
+        raise ValueError(
+            f"activation must be None, 'relu' or 'silu', but got {activation!r}"
+        )
     if residual is not None and (
         residual.shape != shape or residual.dtype != dtype or residual.device != device
     ):
@@ -243,88 +270,101 @@ class _GroupNorm(torch.autograd.Function):
     """The eager short path: the launcher without the operator dispatch in Python."""
 
     @staticmethod
-    def forward(ctx, x, weight, bias, residual, num_groups, eps, relu, impl):
-        y, mean, rstd = impl.group_norm_fwd(
-            x, num_groups, weight, bias, eps, residual, relu
-        )
-        kept_y = y if relu and residual is not None else None
-        _keep(ctx, ctx.needs_input_grad[:3], x, mean, rstd, weight, bias, kept_y)
-        ctx.settings = (num_groups, eps, relu, impl)
-        return y
+    def forward(ctx, x, num_groups, weight, bias, eps, activation, residual, impl):
+        arguments = (x, num_groups, weight, bias, eps, activation, residual)
+        output = impl.group_norm_fwd(*arguments)
+        _keep(ctx, arguments, output, impl.group_norm_bwd)
+        return output[0]
 
     @staticmethod
     def backward(ctx, dy):
-        num_groups, eps, relu, impl = ctx.settings
-        x, mean, rstd, weight, bias, y = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:3]
-        need_dresidual = ctx.needs_input_grad[3]
-        if x is None or torch.is_grad_enabled():
-            gradients = _backward_composed(
-                dy, x, weight, bias, y, num_groups, eps, relu, needs
-            )
-        else:
-            gradients = impl.group_norm_bwd(
-                dy, x, mean, rstd, weight, bias, y, num_groups, eps, relu, needs
-            )
-        return (*_with_dresidual(gradients, dy, need_dresidual), None, None, None, None)
+        return _backward(ctx, dy)
 
 
 def _keep(
     ctx,
-    needs: tuple[bool, bool, bool],
-    x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    y: Tensor | None,
+    arguments: tuple[object, ...],
+    output: tuple[Tensor, Tensor, Tensor],
+    backward: Callable[..., tuple[Tensor | None, ...]],
 ) -> None:
-    """Keeps what the backward pass reads: of the norm nothing if no input needs it."""
-    if True in needs:
-        ctx.save_for_backward(x, mean, rstd, weight, bias, y)
+    """Keeps what `_backward` reads, on the short path and for the operator.
+
+    Of the norm nothing if only the residual needs a gradient that does not depend on
+    it. `backward` is called as an implementation's group_norm_bwd.
+    """
+    x, num_groups, weight, bias, eps, activation, residual = arguments
+    y, mean, rstd = output
+    kept = None
+    if residual is not None and activation is not None:
+        kept = y if activation == 'relu' else residual
+    needs = ctx.needs_input_grad
+    if needs[0] or needs[2] or needs[3] or activation == 'silu':
+        ctx.save_for_backward(x, weight, bias, kept, mean, rstd)
     else:
-        ctx.save_for_backward(None, None, None, None, None, y)
+        ctx.save_for_backward(None, None, None, kept, None, None)
+    ctx.settings = (num_groups, eps, activation, backward)
 
 
-def _with_dresidual(
-    gradients: tuple[Tensor | None, ...], dy: Tensor, need: bool
-) -> tuple[Tensor | None, ...]:
-    """Completes (dx, dweight, dbias, dresidual): without a ReLU dresidual is dy."""
+def _backward(ctx, dy: Tensor, *_: object) -> tuple[Tensor | None, ...]:
+    """Gradients of (x, num_groups, weight, bias, eps, activation, residual, impl)."""
+    num_groups, eps, activation, backward = ctx.settings
+    x, weight, bias, kept, mean, rstd = ctx.saved_tensors
+    need_dx, _, need_dweight, need_dbias, _, _, need_dresidual, _ = ctx.needs_input_grad
+    needs = (need_dx, need_dweight, need_dbias)
+    if x is None or torch.is_grad_enabled():
+        gradients = _backward_composed(
+            dy, x, num_groups, weight, bias, eps, activation, kept, needs
+        )
+    else:
+        gradients = backward(
+            dy, x, num_groups, weight, bias, eps, activation, kept, mean, rstd, needs
+        )
     dx, dweight, dbias, dresidual = gradients
-    if need and dresidual is None:
+    if not need_dresidual:
+        dresidual = None
+    elif kept is None:
         dresidual = dy
-    return dx, dweight, dbias, dresidual if need else None
+    return dx, None, dweight, dbias, None, None, dresidual, None
 
 
 def _backward_composed(
     dy: Tensor,
     x: Tensor | None,
+    num_groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
-    y: Tensor | None,
-    num_groups: int,
     eps: float,
-    relu: bool,
+    activation: str | None,
+    kept: Tensor | None,
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, ...]:
     """The backward pass out of torch's operators, which autograd can differentiate."""
-    dresidual = None
-    if y is not None:
-        dy = dresidual = dy.masked_fill(y.detach() <= 0, 0)
-    elif relu:
-        with torch.no_grad():
-            y, _, _ = torch_impl.group_norm_fwd(
-                x, num_groups, weight, bias, eps, None, True
-            )
-        dy = dy.masked_fill(y <= 0, 0)
+    residual = dresidual = None
+    if activation == 'relu':
+        # The mask is a constant.
+        if kept is None:
+            with torch.no_grad():
+                y, _, _ = torch_impl.group_norm_fwd(
+                    x, num_groups, weight, bias, eps, activation, None
+                )
+            dy = dy.masked_fill(y <= 0, 0)
+        else:
+            dy = dresidual = dy.masked_fill(kept.detach() <= 0, 0)
+    elif activation == 'silu':
+        residual = kept
+    needs = (*needs, residual is not None)
     if not any(needs):
         return None, None, None, dresidual
     with torch.enable_grad():
         # Aliases keep the gradients apart where one tensor serves as two inputs.
-        inputs = [t if t is None else t.view_as(t) for t in (x, weight, bias)]
+        inputs = [t if t is None else t.view_as(t) for t in (x, weight, bias, residual)]
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         cast = [t if t is None else t.to(dtype) for t in inputs]
-        z = torch.nn.functional.group_norm(cast[0], num_groups, *cast[1:], eps)
+        z = torch.nn.functional.group_norm(cast[0], num_groups, *cast[1:3], eps)
+        if residual is not None:
+            z = z + cast[3]
+        if activation == 'silu':
+            z = torch.nn.functional.silu(z)
         gradients = iter(
             torch.autograd.grad(
                 z,
@@ -333,22 +373,24 @@ def _backward_composed(
                 create_graph=True,
             )
         )
-    return (*(next(gradients) if need else None for need in needs), dresidual)
+    found = [next(gradients) if need else None for need in needs]
+    return (*found[:3], dresidual if residual is None else found[3])
 
 
 @torch.library.custom_op(
     'gn_det::group_norm',
     mutates_args=(),
     schema='(Tensor x, int num_groups, Tensor? weight, Tensor? bias, float eps, '
-    'Tensor? residual, bool relu, str? impl) -> (Tensor, Tensor, Tensor)',
+    'str? activation, Tensor? residual, str impl) -> (Tensor, Tensor, Tensor)',
 )
-def _group_norm_op(x, num_groups, weight, bias, eps, residual, relu, impl):
-    chosen = select(x, num_groups, weight, bias, residual, impl)
-    return chosen.group_norm_fwd(x, num_groups, weight, bias, eps, residual, relu)
+def _group_norm_op(x, num_groups, weight, bias, eps, activation, residual, impl):
+    return select(x, impl).group_norm_fwd(
+        x, num_groups, weight, bias, eps, activation, residual
+    )
 
 
 @_group_norm_op.register_fake
-def _group_norm_fake(x, num_groups, weight, bias, eps, residual, relu, impl):
+def _group_norm_fake(x, num_groups, weight, bias, eps, activation, residual, impl):
     y = torch.empty_like(x, memory_format=memory_format(x))
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     mean = x.new_empty((x.shape[0], num_groups), dtype=dtype)
@@ -358,16 +400,16 @@ def _group_norm_fake(x, num_groups, weight, bias, eps, residual, relu, impl):
 @torch.library.custom_op(
     'gn_det::group_norm_backward',
     mutates_args=(),
-    schema='(Tensor dy, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, '
-    'Tensor? bias, Tensor? y, int num_groups, float eps, bool relu, bool[] needs, '
-    'str? impl) -> (Tensor, Tensor, Tensor, Tensor)',
+    schema='(Tensor dy, Tensor x, int num_groups, Tensor? weight, Tensor? bias, '
+    'float eps, str? activation, Tensor? kept, Tensor mean, Tensor rstd, '
+    'bool[] needs, str impl) -> (Tensor, Tensor, Tensor, Tensor)',
 )
 def _group_norm_backward_op(
-    dy, x, mean, rstd, weight, bias, y, num_groups, eps, relu, needs, impl
+    dy, x, num_groups, weight, bias, eps, activation, kept, mean, rstd, needs, impl
 ):
-    chosen = select(x, num_groups, weight, bias, None, impl)
-    gradients = chosen.group_norm_bwd(
-        dy, x, mean, rstd, weight, bias, y, num_groups, eps, relu, tuple(needs)
+    gradients = select(x, impl).group_norm_bwd(
+        *(dy, x, num_groups, weight, bias, eps, activation, kept, mean, rstd),
+        tuple(needs),
     )
     # An operator returns tensors: an empty one stands for a gradient nobody asked for.
     return tuple(x.new_empty(0) if g is None else g for g in gradients)
@@ -375,46 +417,30 @@ def _group_norm_backward_op(
 
 @_group_norm_backward_op.register_fake
 def _group_norm_backward_fake(
-    dy, x, mean, rstd, weight, bias, y, num_groups, eps, relu, needs, impl
+    dy, x, num_groups, weight, bias, eps, activation, kept, mean, rstd, needs, impl
 ):
     fmt = memory_format(x)
     return (
         torch.empty_like(x, memory_format=fmt) if needs[0] else x.new_empty(0),
         weight.new_empty(weight.shape) if needs[1] else x.new_empty(0),
         bias.new_empty(bias.shape) if needs[2] else x.new_empty(0),
-        x.new_empty(0) if y is None else torch.empty_like(x, memory_format=fmt),
+        x.new_empty(0) if kept is None else torch.empty_like(x, memory_format=fmt),
     )
 
 
-def _setup_context(ctx, inputs, output):
-    x, num_groups, weight, bias, eps, residual, relu, impl = inputs
-    y, mean, rstd = output
+def _backward_through_operator(impl: str, *arguments) -> tuple[Tensor | None, ...]:
+    """`group_norm_bwd` of an implementation, by name and visible to a compiler."""
+    *_, kept, _, _, needs = arguments
+    gradients = torch.ops.gn_det.group_norm_backward(*arguments, impl)
+    asked = (*needs, kept is not None)
+    return tuple(g if keep else None for g, keep in zip(gradients, asked, strict=True))
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *arguments, impl = inputs
+    _, mean, rstd = output
     ctx.mark_non_differentiable(mean, rstd)
-    needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.needs_input_grad[3])
-    kept_y = y if relu and residual is not None else None
-    _keep(ctx, needs, x, mean, rstd, weight, bias, kept_y)
-    ctx.settings = (num_groups, eps, relu, impl)
-
-
-def _backward(ctx, dy, dmean, drstd):
-    num_groups, eps, relu, impl = ctx.settings
-    x, mean, rstd, weight, bias, y = ctx.saved_tensors
-    needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[2], ctx.needs_input_grad[3])
-    need_dresidual = ctx.needs_input_grad[5]
-    if x is None or torch.is_grad_enabled():
-        gradients = _backward_composed(
-            dy, x, weight, bias, y, num_groups, eps, relu, needs
-        )
-    else:
-        gradients = torch.ops.gn_det.group_norm_backward(
-            dy, x, mean, rstd, weight, bias, y, num_groups, eps, relu, needs, impl
-        )
-        asked = (*needs, y is not None)
-        gradients = tuple(
-            g if keep else None for g, keep in zip(gradients, asked, strict=True)
-        )
-    dx, dweight, dbias, dresidual = _with_dresidual(gradients, dy, need_dresidual)
-    return dx, None, dweight, dbias, None, dresidual, None, None
+    _keep(ctx, arguments, output, functools.partial(_backward_through_operator, impl))
 
 
 _group_norm_op.register_autograd(_backward, setup_context=_setup_context)

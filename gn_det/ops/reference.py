@@ -1,4 +1,4 @@
-"""Group Norm + residual + ReLU in plain torch: the specification, for any dtype."""
+"""Group Norm + residual + activation in plain torch: the specification, any dtype."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ def group_norm_ref(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    activation: str | None = None,
     residual: Tensor | None = None,
-    relu: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, rstd) with y = act((x - mean) * rstd * weight + bias + residual).
 
@@ -34,8 +34,10 @@ def group_norm_ref(
         y = y + _broadcast(bias, x)
     if residual is not None:
         y = y + residual
-    if relu:
+    if activation == 'relu':
         y = torch.relu(y)
+    elif activation == 'silu':
+        y = y * torch.sigmoid(y)
     return y, mean, rstd
 
 
@@ -46,8 +48,8 @@ def group_norm_bwd_ref(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
+    activation: str | None = None,
     residual: Tensor | None = None,
-    relu: bool = False,
     mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(dx, dweight, dbias, dresidual), the closed form that docs/math.md derives.
@@ -57,10 +59,13 @@ def group_norm_bwd_ref(
     """
     N, C = x.shape[:2]
     D = C // num_groups
-    y, mean, rstd = group_norm_ref(x, num_groups, weight, bias, eps, residual, relu)
-    if relu:
-        mask = ~(y <= 0) if mask is None else mask
+    z, mean, rstd = group_norm_ref(x, num_groups, weight, bias, eps, None, residual)
+    if activation == 'relu':
+        mask = ~(z <= 0) if mask is None else mask
         dy = torch.where(mask, dy, torch.zeros_like(dy))
+    elif activation == 'silu':
+        sigmoid = torch.sigmoid(z)
+        dy = dy * sigmoid * (1 + z * (1 - sigmoid))
     mean_c = _broadcast(mean.repeat_interleave(D, dim=1), x)
     rstd_c = _broadcast(rstd.repeat_interleave(D, dim=1), x)
     x_hat = (x - mean_c) * rstd_c

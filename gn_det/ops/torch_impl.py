@@ -22,25 +22,18 @@ def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if tensor is None else tensor.to(dtype)
 
 
-def group_norm_fwd(
+def _sum_in(
+    dtype: torch.dtype,
     x: Tensor,
     num_groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     residual: Tensor | None,
-    relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, mean, rstd) of y = act(GN(x) + residual); mean, rstd (N, G) in fp32 or fp64.
-
-    16-bit maps are normalised in fp32 and rounded once, as the kernels do, at the cost
-    of a temporary fp32 copy.
-    """
-    fmt = memory_format(x)
-    x = to_format(x, fmt)
-    dtype = _compute_dtype(x.dtype)
+    """(z, mean, rstd) in `dtype`, with z = GN(x) + residual."""
     N, C = x.shape[:2]
-    y, mean, rstd = torch.native_group_norm(
+    z, mean, rstd = torch.native_group_norm(
         x.to(dtype),
         _cast(weight, dtype),
         _cast(bias, dtype),
@@ -51,9 +44,32 @@ def group_norm_fwd(
         eps,
     )
     if residual is not None:
-        y += residual
-    if relu:
+        z += residual
+    return z, mean, rstd
+
+
+def group_norm_fwd(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str | None,
+    residual: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean, rstd) of y = act(GN(x) + residual); mean, rstd (N, G) in fp32 or fp64.
+
+    16-bit maps are normalised in fp32 and rounded once, as the kernels do, at the cost
+    of a temporary fp32 copy.
+    """
+    fmt = memory_format(x)
+    x = to_format(x, fmt)
+    dtype = _compute_dtype(x.dtype)
+    y, mean, rstd = _sum_in(dtype, x, num_groups, weight, bias, eps, residual)
+    if activation == 'relu':
         y.relu_()
+    elif activation == 'silu':
+        torch.nn.functional.silu(y, inplace=True)
     # Before torch 2.15, CUDA returns contiguous maps whatever x is.
     return _finish(y, x.dtype, fmt), mean, rstd
 
@@ -61,35 +77,38 @@ def group_norm_fwd(
 def group_norm_bwd(
     dy: Tensor,
     x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
+    num_groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
-    y: Tensor | None,
-    num_groups: int,
     eps: float,
-    relu: bool,
+    activation: str | None,
+    kept: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """(dx, dweight, dbias, dresidual); None where `needs` (the first three) is False.
 
-    y is given for residual + ReLU only; dresidual is then dy where y is not <= 0, and
-    None otherwise.
+    Where an activation followed a residual, `kept` is y for a ReLU and the residual for
+    SiLU, and dresidual is dy through the activation; else both are None.
     """
     fmt = memory_format(x)
     x = to_format(x, fmt)
-    dy = to_format(dy, fmt)
     dtype = _compute_dtype(x.dtype)
     N, C = x.shape[:2]
-    dresidual = None
-    if y is not None:
-        dy = dresidual = _finish(dy.masked_fill(y <= 0, 0), x.dtype, fmt)
-    elif relu:
-        # The same computation on the same input: the mask is the forward pass's own.
-        y, _, _ = group_norm_fwd(x, num_groups, weight, bias, eps, None, True)
-        # Before 2.15 masked_fill returns contiguous maps, and the backward kernel
-        # misreads a dy in another format than x.
-        dy = to_format(dy.masked_fill(y <= 0, 0), fmt)
+    if activation == 'relu':
+        y = kept
+        if y is None:
+            # The same computation on the same input: the mask is the forward pass's.
+            y, _, _ = group_norm_fwd(x, num_groups, weight, bias, eps, activation, None)
+        dy = dy.masked_fill(y <= 0, 0)
+    elif activation == 'silu':
+        z, _, _ = _sum_in(dtype, x, num_groups, weight, bias, eps, kept)
+        dy = torch.ops.aten.silu_backward(dy.to(dtype), z)
+    # Before 2.15 both return contiguous maps, and the backward kernel misreads a dy in
+    # another format than x.
+    dy = to_format(dy, fmt)
+    dresidual = None if kept is None else _finish(dy, x.dtype, fmt)
     need_dx, need_dweight, need_dbias = needs
     if not any(needs):
         return None, None, None, dresidual

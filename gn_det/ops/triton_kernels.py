@@ -1,4 +1,4 @@
-"""Device code of both layouts: moments, affine, ReLU, merges, dweight and dbias."""
+"""Device code of both layouts: moments, affine, activations, merges, dweight, dbias."""
 
 import triton
 import triton.language as tl
@@ -13,16 +13,50 @@ def affine(x, mean, scale, shift):
 
 
 @triton.jit
-def relu(z):
-    """torch.relu: NaN passes, as `NaN <= 0` is false."""
-    return tl.where(z <= 0.0, 0.0, z)
+def activate(z, ACTIVATION: tl.constexpr):
+    """y = act(z); a NaN passes the ReLU, as `NaN <= 0` is false."""
+    if ACTIVATION == 'relu':
+        z = tl.where(z <= 0.0, 0.0, z)
+    elif ACTIVATION == 'silu':
+        z = z * tl.sigmoid(z)
+    return z
 
 
 @triton.jit
-def relu_backward(dy, z, p_y):
-    """dy where the stored output, z rounded to the dtype of p_y, is not <= 0."""
-    y = z.to(p_y.dtype.element_ty).to(tl.float32)
-    return tl.where(y <= 0.0, 0.0, dy)
+def activation_backward(
+    dy,
+    x,
+    mean,
+    scale,
+    shift,
+    p_kept,
+    p_dresidual,
+    mask,
+    HAS_KEPT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+):
+    """dz = dy * act'(z) of a tile, written to dresidual where there is a residual.
+
+    `p_kept` then points to y for a ReLU and to the residual for SiLU; without a
+    residual z comes from x alone, and `p_kept` only says what dtype y was stored in.
+    """
+    dz = dy
+    if ACTIVATION == 'relu':
+        if HAS_KEPT:
+            y = tl.load(p_kept, mask=mask, other=0.0).to(tl.float32)
+        else:
+            y = affine(x, mean, scale, shift)
+            y = y.to(p_kept.dtype.element_ty).to(tl.float32)
+        dz = tl.where(y <= 0.0, 0.0, dy)
+    elif ACTIVATION == 'silu':
+        z = affine(x, mean, scale, shift)
+        if HAS_KEPT:
+            z += tl.load(p_kept, mask=mask, other=0.0).to(tl.float32)
+        sigmoid = tl.sigmoid(z)
+        dz = dy * (sigmoid * (1.0 + z * (1.0 - sigmoid)))
+    if HAS_KEPT:
+        tl.store(p_dresidual, dz, mask=mask)
+    return dz
 
 
 @triton.jit

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 
 from gn_det.ops.triton_kernels import (
+    activate,
+    activation_backward,
     affine,
     combine_moments,
     combine_sums,
@@ -16,8 +18,6 @@ from gn_det.ops.triton_kernels import (
     load_channels,
     merge_moments,
     reciprocal_std,
-    relu,
-    relu_backward,
     welford_update,
 )
 
@@ -40,7 +40,7 @@ def gn_fwd_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """One program normalises one (n, g): L = D * HW contiguous elements, read once."""
     i_group = tl.program_id(0)
@@ -63,9 +63,7 @@ def gn_fwd_kernel(
     z = affine(x, mean, rstd * weight, bias)
     if HAS_RESIDUAL:
         z += tl.load(p_residual + o_x + o_l, mask=m_l, other=0.0).to(tl.float32)
-    if RELU:
-        z = relu(z)
-    tl.store(p_y + o_x + o_l, z, mask=m_l)
+    tl.store(p_y + o_x + o_l, activate(z, ACTIVATION), mask=m_l)
 
 
 @triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS'])
@@ -130,7 +128,7 @@ def gn_apply_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """One program merges its group's partials, then normalises the same slice."""
     CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
@@ -176,9 +174,7 @@ def gn_apply_kernel(
         z = affine(x, mean[:, None], scale, shift)
         if HAS_RESIDUAL:
             z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        if RELU:
-            z = relu(z)
-        tl.store(p_y + o_x + o_tile, z, mask=mask)
+        tl.store(p_y + o_x + o_tile, activate(z, ACTIVATION), mask=mask)
         o_x += BLOCK_HW
 
 
@@ -186,7 +182,7 @@ def gn_apply_kernel(
 def gn_bwd_kernel(
     p_dy,
     p_x,
-    p_y,
+    p_kept,
     p_weight,
     p_bias,
     p_mean,
@@ -203,8 +199,8 @@ def gn_bwd_kernel(
     BLOCK_HW: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
+    HAS_KEPT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     STORE_SUMS: tl.constexpr,
 ):
     """One program: dx and channel sums of one (n, g); x and dy are read once."""
@@ -222,14 +218,19 @@ def gn_bwd_kernel(
     rstd = tl.load(p_rstd + i_group)
 
     x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-    dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-    if HAS_RESIDUAL:
-        y = tl.load(p_y + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dz = tl.where(y <= 0.0, 0.0, dz)
-        tl.store(p_dresidual + o_x + o_tile, dz, mask=mask)
-    elif RELU:
-        z = affine(x, mean, (rstd * weight)[:, None], bias[:, None])
-        dz = relu_backward(dz, z, p_x)
+    dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+    dz = activation_backward(
+        dy,
+        x,
+        mean,
+        (rstd * weight)[:, None],
+        bias[:, None],
+        p_kept + o_x + o_tile,
+        p_dresidual + o_x + o_tile,
+        mask,
+        HAS_KEPT,
+        ACTIVATION,
+    )
     x_hat = (x - mean) * rstd
     sum1 = tl.sum(dz, axis=1)  # [BLOCK_D]
     sum2 = tl.sum(dz * x_hat, axis=1)
@@ -249,7 +250,7 @@ def gn_bwd_kernel(
 def gn_bwd_partial_kernel(
     p_dy,
     p_x,
-    p_y,
+    p_kept,
     p_weight,
     p_bias,
     p_mean,
@@ -268,8 +269,8 @@ def gn_bwd_partial_kernel(
     BLOCK_HW: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
+    HAS_KEPT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     STORE_SUMS: tl.constexpr,
 ):
     """One program: channel sums and weighted group sums of BLOCK_D rows over TILES."""
@@ -296,14 +297,19 @@ def gn_bwd_partial_kernel(
     for i in range(0, TILES):
         mask = m_d[:, None] & (start + i * BLOCK_HW + o_hw < HW)[None, :]
         x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        if HAS_RESIDUAL:
-            y = tl.load(p_y + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-            dz = tl.where(y <= 0.0, 0.0, dz)
-            tl.store(p_dresidual + o_x + o_tile, dz, mask=mask)
-        elif RELU:
-            z = affine(x, mean, (rstd * weight)[:, None], bias[:, None])
-            dz = relu_backward(dz, z, p_x)
+        dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        dz = activation_backward(
+            dy,
+            x,
+            mean,
+            (rstd * weight)[:, None],
+            bias[:, None],
+            p_kept + o_x + o_tile,
+            p_dresidual + o_x + o_tile,
+            mask,
+            HAS_KEPT,
+            ACTIVATION,
+        )
         acc1 += dz
         acc2 += dz * ((x - mean) * rstd)
         o_x += BLOCK_HW
@@ -339,7 +345,7 @@ def gn_bwd_dx_kernel(
     BLOCK_P: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    RELU: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """One program merges its group's sums, then writes dx of the same slice."""
     CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
@@ -368,10 +374,19 @@ def gn_bwd_dx_kernel(
     for i in range(0, TILES):
         mask = m_d[:, None] & (start + i * BLOCK_HW + o_hw < HW)[None, :]
         x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        if RELU:
-            z = affine(x, mean, scale, bias[:, None])
-            dz = relu_backward(dz, z, p_x)
+        dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        dz = activation_backward(
+            dy,
+            x,
+            mean,
+            scale,
+            bias[:, None],
+            p_x,
+            p_x,
+            mask,
+            False,
+            ACTIVATION,
+        )
         dx = dz * scale - shift1 - (x - mean) * rstd * shift2
         tl.store(p_dx + o_x + o_tile, dx, mask=mask)
         o_x += BLOCK_HW

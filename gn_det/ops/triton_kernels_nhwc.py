@@ -9,14 +9,14 @@ import triton
 import triton.language as tl
 
 from gn_det.ops.triton_kernels import (
+    activate,
+    activation_backward,
     affine,
     combine_moments,
     combine_sums,
     lane_counts,
     load_channels,
     reciprocal_std,
-    relu,
-    relu_backward,
     welford_update,
 )
 
@@ -94,7 +94,7 @@ def gn_fwd_nhwc_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """One program normalises one column block of one sample, read once."""
     G: tl.constexpr = C // D
@@ -121,9 +121,7 @@ def gn_fwd_nhwc_kernel(
     z = affine(x, centre[None, :], scale[None, :], bias[None, :])
     if HAS_RESIDUAL:
         z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-    if RELU:
-        z = relu(z)
-    tl.store(p_y + o_x + o_tile, z, mask=mask)
+    tl.store(p_y + o_x + o_tile, activate(z, ACTIVATION), mask=mask)
 
 
 @triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS'])
@@ -196,7 +194,7 @@ def gn_apply_nhwc_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """One program merges its groups' partials, then normalises the same slice."""
     G: tl.constexpr = C // D
@@ -240,9 +238,7 @@ def gn_apply_nhwc_kernel(
         z = affine(x, centre[None, :], scale[None, :], bias[None, :])
         if HAS_RESIDUAL:
             z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        if RELU:
-            z = relu(z)
-        tl.store(p_y + o_x + o_tile, z, mask=mask)
+        tl.store(p_y + o_x + o_tile, activate(z, ACTIVATION), mask=mask)
         o_x += BLOCK_HW * C
 
 
@@ -250,7 +246,7 @@ def gn_apply_nhwc_kernel(
 def gn_bwd_nhwc_kernel(
     p_dy,
     p_x,
-    p_y,
+    p_kept,
     p_weight,
     p_bias,
     p_mean,
@@ -267,8 +263,8 @@ def gn_bwd_nhwc_kernel(
     BLOCK_HW: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
+    HAS_KEPT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     STORE_SUMS: tl.constexpr,
 ):
     """One program: dx and channel sums of one column block of one sample."""
@@ -291,14 +287,19 @@ def gn_bwd_nhwc_kernel(
     o_x = i_n.to(tl.int64) * HW * C
     o_tile = o_hw[:, None] * C + o_c[None, :]
     x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-    dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-    if HAS_RESIDUAL:
-        y = tl.load(p_y + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dz = tl.where(y <= 0.0, 0.0, dz)
-        tl.store(p_dresidual + o_x + o_tile, dz, mask=mask)
-    elif RELU:
-        z = affine(x, centre, scale, bias[None, :])
-        dz = relu_backward(dz, z, p_x)
+    dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+    dz = activation_backward(
+        dy,
+        x,
+        centre,
+        scale,
+        bias[None, :],
+        p_kept + o_x + o_tile,
+        p_dresidual + o_x + o_tile,
+        mask,
+        HAS_KEPT,
+        ACTIVATION,
+    )
     x_hat = (x - centre) * inv
     sum1 = tl.sum(dz, axis=0)  # [BLOCK_C]
     sum2 = tl.sum(dz * x_hat, axis=0)
@@ -319,7 +320,7 @@ def gn_bwd_nhwc_kernel(
 def gn_bwd_partial_nhwc_kernel(
     p_dy,
     p_x,
-    p_y,
+    p_kept,
     p_weight,
     p_bias,
     p_mean,
@@ -338,8 +339,8 @@ def gn_bwd_partial_nhwc_kernel(
     BLOCK_HW: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    HAS_RESIDUAL: tl.constexpr,
-    RELU: tl.constexpr,
+    HAS_KEPT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     STORE_SUMS: tl.constexpr,
 ):
     """One program: channel sums and weighted group sums of a column block."""
@@ -369,14 +370,19 @@ def gn_bwd_partial_nhwc_kernel(
     for i in range(0, TILES):
         mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
         x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        if HAS_RESIDUAL:
-            y = tl.load(p_y + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-            dz = tl.where(y <= 0.0, 0.0, dz)
-            tl.store(p_dresidual + o_x + o_tile, dz, mask=mask)
-        elif RELU:
-            z = affine(x, centre, scale, bias[None, :])
-            dz = relu_backward(dz, z, p_x)
+        dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        dz = activation_backward(
+            dy,
+            x,
+            centre,
+            scale,
+            bias[None, :],
+            p_kept + o_x + o_tile,
+            p_dresidual + o_x + o_tile,
+            mask,
+            HAS_KEPT,
+            ACTIVATION,
+        )
         acc1 += dz
         acc2 += dz * ((x - centre) * inv)
         o_x += BLOCK_HW * C
@@ -414,7 +420,7 @@ def gn_bwd_dx_nhwc_kernel(
     BLOCK_P: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
-    RELU: tl.constexpr,
+    ACTIVATION: tl.constexpr,
 ):
     """One program merges its groups' sums, then writes dx of the same slice."""
     G: tl.constexpr = C // D
@@ -445,10 +451,19 @@ def gn_bwd_dx_nhwc_kernel(
     for i in range(0, TILES):
         mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
         x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dz = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        if RELU:
-            z = affine(x, centre, scale, bias[None, :])
-            dz = relu_backward(dz, z, p_x)
+        dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        dz = activation_backward(
+            dy,
+            x,
+            centre,
+            scale,
+            bias[None, :],
+            p_x,
+            p_x,
+            mask,
+            False,
+            ACTIVATION,
+        )
         dx = dz * scale - shift1 - (x - centre) * inv * shift2
         tl.store(p_dx + o_x + o_tile, dx, mask=mask)
         o_x += BLOCK_HW * C

@@ -1,7 +1,6 @@
 """Launch choices, allocation and launches of the Triton kernels."""
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -317,25 +316,6 @@ class Launch:
         if aligned and compiled is not None and _CONSTANTS_ARE_PASSED:
             self._compiled = compiled[self.grid]
 
-    def signature(
-        self, x: torch.dtype, weight: torch.dtype, bias: torch.dtype
-    ) -> dict[str, str]:
-        """Argument types by name, as Triton's ahead-of-time compiler takes them."""
-        dtypes = {'p_weight': weight, 'p_dweight': weight, 'p_bias': bias}
-        dtypes['p_dbias'] = bias
-        for name in ('p_mean', 'p_rstd', 'p_part', 'p_sums'):
-            dtypes[name] = torch.float32
-        short = {torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16'}
-        types = {}
-        for name in self.kernel.arg_names:
-            if name in self.constexprs:
-                types[name] = 'constexpr'
-            elif name.startswith('p_'):
-                types[name] = '*' + short[dtypes.get(name, x)]
-            else:
-                types[name] = 'fp32' if name == 'eps' else 'i32'
-        return types
-
 
 @dataclass(frozen=True)
 class FwdPlan:
@@ -370,7 +350,12 @@ class BwdPlan:
 
 
 def plan_fwd(
-    config: LaunchConfig, *, weight: bool, bias: bool, residual: bool, relu: bool
+    config: LaunchConfig,
+    *,
+    weight: bool,
+    bias: bool,
+    activation: str | None,
+    residual: bool,
 ) -> FwdPlan:
     """Binds the forward kernels to a configuration."""
     tile = config.fwd
@@ -379,7 +364,7 @@ def plan_fwd(
         'HAS_WEIGHT': weight,
         'HAS_BIAS': bias,
         'HAS_RESIDUAL': residual,
-        'RELU': relu,
+        'ACTIVATION': activation,
     }
     warps = tile.num_warps
     if tile.on_chip:
@@ -406,21 +391,21 @@ def plan_bwd(
     *,
     weight: bool,
     bias: bool,
-    residual: bool,
-    relu: bool,
+    activation: str | None,
+    kept: bool,
     need_dx: bool,
     need_dweight: bool,
     need_dbias: bool,
 ) -> BwdPlan:
-    """Binds the backward kernels; `residual` means the mask of residual + ReLU."""
+    """Binds the backward kernels; `kept` means an activation behind a residual."""
     tile = config.bwd if need_dx else config.bwd_sums
     sizes = _sizes(config, tile)
     store_sums = need_dweight or need_dbias
     affine = {'HAS_WEIGHT': weight, 'HAS_BIAS': bias}
     flags = {
         **affine,
-        'HAS_RESIDUAL': residual,
-        'RELU': relu,
+        'HAS_KEPT': kept,
+        'ACTIVATION': activation,
         'STORE_SUMS': store_sums,
     }
     kernels = nhwc if config.channels_last else nchw
@@ -429,7 +414,7 @@ def plan_bwd(
     sums = Launch(first, tile.programs, tile.num_warps, **sizes, **flags)
     dx = None
     if need_dx and not tile.on_chip:
-        # After residual + ReLU this kernel reads the masked dy that the first wrote.
+        # Behind a residual this kernel reads the dz that the first wrote as dresidual.
         dx = Launch(
             getattr(kernels, 'gn_bwd_dx' + suffix),
             tile.programs,
@@ -437,7 +422,7 @@ def plan_bwd(
             **sizes,
             **affine,
             BLOCK_P=tile.BLOCK_P,
-            RELU=relu and not residual,
+            ACTIVATION=None if kept else activation,
         )
     dwdb = None
     rows = config.sum_rows(tile)
@@ -475,14 +460,6 @@ def _sizes(config: LaunchConfig, tile: Tile) -> dict[str, int]:
     return {**sizes, 'BLOCK_D': tile.BLOCK_D, 'BLOCK_HW': tile.BLOCK_HW}
 
 
-def launches(plan: FwdPlan | BwdPlan) -> Iterator[Launch]:
-    """The launches of a plan in the order in which they run."""
-    for name in ('stats', 'apply', 'sums', 'dx', 'dwdb'):
-        launch = getattr(plan, name, None)
-        if launch is not None:
-            yield launch
-
-
 def _config(
     shape: torch.Size, G: int, dtype: torch.dtype, channels_last: bool, device: int
 ) -> LaunchConfig:
@@ -507,16 +484,16 @@ def _cached_fwd(
     weight: torch.dtype | None,
     bias: torch.dtype | None,
     channels_last: bool,
+    activation: str | None,
     residual: bool,
-    relu: bool,
     device: int,
 ) -> FwdPlan:
     return plan_fwd(
         _config(shape, G, dtype, channels_last, device),
         weight=weight is not None,
         bias=bias is not None,
+        activation=activation,
         residual=residual,
-        relu=relu,
     )
 
 
@@ -528,8 +505,8 @@ def _cached_bwd(
     weight: torch.dtype | None,
     bias: torch.dtype | None,
     channels_last: bool,
-    residual: bool,
-    relu: bool,
+    activation: str | None,
+    kept: bool,
     needs: tuple[bool, bool, bool],
     device: int,
 ) -> BwdPlan:
@@ -538,8 +515,8 @@ def _cached_bwd(
         _config(shape, G, dtype, channels_last, device),
         weight=weight is not None,
         bias=bias is not None,
-        residual=residual,
-        relu=relu,
+        activation=activation,
+        kept=kept,
         need_dx=need_dx,
         need_dweight=need_dweight,
         need_dbias=need_dbias,
@@ -579,14 +556,16 @@ def group_norm_fwd(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
+    activation: str | None,
     residual: Tensor | None,
-    relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, rstd) of y = act(GN(x) + residual); mean, rstd (N, G) in fp32."""
     device = x.get_device()
     if _elsewhere(device):
         with torch.cuda.device(device):
-            return group_norm_fwd(x, num_groups, weight, bias, eps, residual, relu)
+            return group_norm_fwd(
+                x, num_groups, weight, bias, eps, activation, residual
+            )
     fmt = memory_format(x)
     x = to_format(x, fmt)
     shape = x.shape
@@ -602,8 +581,8 @@ def group_norm_fwd(
         None if weight is None else weight.dtype,
         None if bias is None else bias.dtype,
         fmt is not torch.contiguous_format,
+        activation,
         residual is not None,
-        relu,
         device,
     )
     weight = x if weight is None else weight.contiguous()
@@ -625,27 +604,37 @@ def group_norm_fwd(
 def group_norm_bwd(
     dy: Tensor,
     x: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
+    num_groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
-    y: Tensor | None,
-    num_groups: int,
     eps: float,
-    relu: bool,
+    activation: str | None,
+    kept: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
     needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """(dx, dweight, dbias, dresidual); None where `needs` (the first three) is False.
 
-    y is given for residual + ReLU only; dresidual is then dy where y is not <= 0, and
-    None otherwise. `eps` is part of the signature for implementations that recompute
-    the forward pass.
+    Where an activation followed a residual, `kept` is y for a ReLU and the residual for
+    SiLU, and dresidual is dy through the activation; else both are None. `eps` is part
+    of the signature for implementations that recompute the forward pass.
     """
     device = x.get_device()
     if _elsewhere(device):
         with torch.cuda.device(device):
             return group_norm_bwd(
-                dy, x, mean, rstd, weight, bias, y, num_groups, eps, relu, needs
+                dy,
+                x,
+                num_groups,
+                weight,
+                bias,
+                eps,
+                activation,
+                kept,
+                mean,
+                rstd,
+                needs,
             )
     fmt = memory_format(x)
     x = to_format(x, fmt)
@@ -655,7 +644,7 @@ def group_norm_bwd(
     dx = _empty(x, fmt) if need_dx else None
     dweight = _empty(weight) if need_dweight else None
     dbias = _empty(bias) if need_dbias else None
-    dresidual = None if y is None else _empty(x, fmt)
+    dresidual = None if kept is None else _empty(x, fmt)
     if shape[0] == 0:
         for gradient in (dweight, dbias):
             if gradient is not None:
@@ -668,32 +657,32 @@ def group_norm_bwd(
         None if weight is None else weight.dtype,
         None if bias is None else bias.dtype,
         fmt is not torch.contiguous_format,
-        y is not None,
-        relu,
+        activation,
+        kept is not None,
         needs,
         device,
     )
     weight = x if weight is None else weight.contiguous()
     bias = x if bias is None else bias.contiguous()
-    y = x if y is None else to_format(y, fmt)
+    kept = x if kept is None else to_format(kept, fmt)
     aligned = not 15 & (
         dy.data_ptr()
         | x.data_ptr()
-        | y.data_ptr()
+        | kept.data_ptr()
         | weight.data_ptr()
         | bias.data_ptr()
         | mean.data_ptr()
         | rstd.data_ptr()
     )
-    masked = x if dresidual is None else dresidual
+    dz = x if dresidual is None else dresidual
     rows = plan.rows
     sums = x if plan.dwdb is None else _empty(mean, (2, rows, shape[1]))
-    inputs = (dy, x, y, weight, bias, mean, rstd)
+    inputs = (dy, x, kept, weight, bias, mean, rstd)
     if plan.tile.on_chip:
-        plan.sums(aligned, *inputs, dx, masked, sums, *plan.scalars, rows)
+        plan.sums(aligned, *inputs, dx, dz, sums, *plan.scalars, rows)
     else:
         part = _empty(mean, plan.part)
-        plan.sums(aligned, *inputs, masked, sums, part, *plan.scalars, rows)
+        plan.sums(aligned, *inputs, dz, sums, part, *plan.scalars, rows)
         if plan.dx is not None:
             dz = dy if dresidual is None else dresidual
             plan.dx(aligned, dz, x, weight, bias, mean, rstd, dx, part, *plan.scalars)
@@ -702,3 +691,9 @@ def group_norm_bwd(
         p_dbias = x if dbias is None else dbias
         plan.dwdb(aligned, sums, p_dweight, p_dbias, rows)
     return dx, dweight, dbias, dresidual
+
+
+def probe(device: int) -> None:
+    """A first small launch on a CUDA device: raises what keeps it from running."""
+    x = torch.zeros(1, 1, 2, device=torch.device('cuda', device))
+    group_norm_fwd(x, 1, None, None, 1e-5, None, None)

@@ -52,7 +52,7 @@ def test_conv_module_keeps_the_state_dict_of_a_stock_model():
     torch.testing.assert_close(fused(x), stock(x))
 
 
-@pytest.mark.parametrize('activation', [None, 'relu'])
+@pytest.mark.parametrize('activation', [None, 'relu', 'silu'])
 @pytest.mark.parametrize('with_residual', [False, True])
 @pytest.mark.parametrize(
     'make', [lambda: FusedGroupNorm(12, 3), lambda: GroupNorm(3, 12)]
@@ -66,7 +66,7 @@ def test_formula_and_gradients(make, activation, with_residual):
 
     want = F.group_norm(x, 3, layer.weight, layer.bias)
     want = want if r is None else want + r
-    want = want if activation is None else want.relu()
+    want = want if activation is None else getattr(F, activation)(want)
     got = layer(x, r, activation)
     torch.testing.assert_close(got, want)
 
@@ -209,3 +209,39 @@ def test_the_drop_in_has_the_signature_of_torch():
 
 def test_empty_batch():
     assert FusedGroupNorm(8, 2)(torch.empty(0, 8, 14, 14)).shape == (0, 8, 14, 14)
+
+
+def test_fx_traces_a_model_from_another_library():
+    from torchvision.models import resnet18
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    model = resnet18(norm_layer=lambda width: FusedGroupNorm(width, 32)).eval()
+    features = create_feature_extractor(model, ['layer1.0.bn2', 'layer2'])
+    x = torch.randn(1, 3, 32, 32)
+    assert features(x)['layer1.0.bn2'].shape == (1, 64, 8, 8)
+    torch.testing.assert_close(
+        features(x)['layer2'], model.layer2(model.layer1(features_before(model, x)))
+    )
+
+
+def features_before(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return model.maxpool(model.relu(model.bn1(model.conv1(x))))
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit:DeprecationWarning')
+@pytest.mark.filterwarnings('ignore:.*torch.jit:FutureWarning')
+@pytest.mark.parametrize('activation', [None, 'relu', 'silu'])
+def test_torch_script(activation, tmp_path):
+    """A saved script needs this package no more: it is made of torch's operators."""
+
+    layer = GroupNorm(2, 8)
+    torch.jit.script(layer).save(tmp_path / 'norm.pt')
+    loaded = torch.jit.load(tmp_path / 'norm.pt')
+    x = torch.randn(2, 8, 3, 5)
+    torch.testing.assert_close(loaded(x, x, activation), layer(x, x, activation))
+
+
+def test_quantised_maps_are_refused_with_a_way_out():
+    x = torch.quantize_per_tensor(torch.randn(2, 8, 3), 0.1, 0, torch.quint8)
+    with pytest.raises(RuntimeError, match=r'nn\.GroupNorm has one for quantised maps'):
+        FusedGroupNorm(8, 2)(x)

@@ -34,11 +34,14 @@ LIMITS = {
     'steps': replace(_SPLIT, programs_per_sm=1, waves_nchw=1, merge=8),
 }
 KINDS = {
-    'plain': (False, False),
-    'relu': (True, False),
-    'residual': (False, True),
-    'residual_relu': (True, True),
+    'plain': (None, False),
+    'relu': ('relu', False),
+    'silu': ('silu', False),
+    'residual': (None, True),
+    'residual_relu': ('relu', True),
+    'residual_silu': ('silu', True),
 }
+ACTIVATIONS = {None: lambda z: z, 'relu': F.relu, 'silu': F.silu}
 LAYOUTS = ('nchw', 'nhwc')
 
 
@@ -52,7 +55,7 @@ class Case:
     bias: Tensor | None
     residual: Tensor | None
     dy: Tensor
-    relu: bool
+    activation: str | None
     eps: float = 1e-5
 
     @property
@@ -93,7 +96,7 @@ def make_case(
 ) -> Case:
     """Random map, weight, bias, residual and upstream gradient."""
     generator = torch.Generator().manual_seed(seed)
-    relu, residual = KINDS[kind]
+    activation, residual = KINDS[kind]
 
     def randn(*size):
         return torch.randn(size, generator=generator, dtype=torch.float64)
@@ -112,7 +115,7 @@ def make_case(
         bias=randn(C).to(DEVICE, weight_dtype) if bias else None,
         residual=put(randn(*shape), layout) if residual else None,
         dy=put(randn(*shape), dy_layout or layout),
-        relu=relu,
+        activation=activation,
     )
 
 
@@ -126,7 +129,7 @@ def run(case: Case, impl: str | None) -> tuple[Tensor, list[Tensor | None]]:
         weight,
         bias,
         case.eps,
-        activation='relu' if case.relu else None,
+        activation=case.activation,
         residual=residual,
         impl=impl,
     )
@@ -141,8 +144,7 @@ def run_torch(case: Case) -> tuple[Tensor, list[Tensor | None]]:
     y = F.group_norm(x, case.num_groups, weight, bias, case.eps)
     if residual is not None:
         y = y + residual
-    if case.relu:
-        y = F.relu(y)
+    y = ACTIVATIONS[case.activation](y)
     y = y.to(case.x.dtype)
     return y.detach(), _gradients(y, inputs, case.dy)
 
@@ -158,13 +160,18 @@ def assert_accurate(case: Case, impl: str) -> None:
     y_torch, gradients_torch = run_torch(case)
     exact = case.to(torch.float64)
     z_ref, _, _ = group_norm_ref(
-        exact.x, case.num_groups, exact.weight, exact.bias, case.eps, exact.residual
+        exact.x,
+        case.num_groups,
+        exact.weight,
+        exact.bias,
+        case.eps,
+        residual=exact.residual,
     )
-    if case.relu:
+    if case.activation == 'relu':
         _assert_same_decisions(y, z_ref, case)
     assert y.dtype == case.x.dtype
     assert y.stride() == strides_in(y.shape, memory_format(case.x))
-    _assert_close('y', y, torch.relu(z_ref) if case.relu else z_ref, y_torch)
+    _assert_close('y', y, ACTIVATIONS[case.activation](z_ref), y_torch)
 
     # Each implementation is held to the exact gradient of its own ReLU decisions; that
     # these agree with the exact ones, rounding aside, is asserted above.
@@ -188,9 +195,9 @@ def _reference_gradients(exact: Case, y: Tensor) -> list[Tensor | None]:
         exact.weight,
         exact.bias,
         exact.eps,
+        exact.activation,
         exact.residual,
-        exact.relu,
-        mask=~(y <= 0) if exact.relu else None,
+        mask=~(y <= 0),
     )
     return [
         None if t is None else g for t, g in zip(exact.inputs, gradients, strict=True)
@@ -206,7 +213,7 @@ def _assert_same_decisions(y: Tensor, z_ref: Tensor, case: Case) -> None:
     differs = (y > 0) != (z_ref > 0)
     if case.x.dtype in (torch.float16, torch.bfloat16):
         case = case.to(torch.float32)
-    z_torch, _ = run_torch(replace(case, relu=False))
+    z_torch, _ = run_torch(replace(case, activation=None))
     own = (z_torch - z_ref).abs().max().item() if z_ref.numel() else 0.0
     largest = z_ref.abs().max().item() if z_ref.numel() else 0.0
     reach = TIMES_TORCH * own + FLOOR[case.x.dtype] * largest

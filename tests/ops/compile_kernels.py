@@ -22,10 +22,10 @@ from triton.compiler import ASTSource
 
 from benchmarks.shapes import SHAPES, Shape
 from gn_det.ops.triton_launch import (
+    BwdPlan,
     FwdPlan,
     Launch,
     LaunchConfig,
-    launches,
     plan_bwd,
     plan_fwd,
 )
@@ -44,23 +44,49 @@ def plans(shape: Shape, dtype: torch.dtype, channels_last: bool) -> Iterator:
         itemsize=dtype.itemsize,
         channels_last=channels_last,
     )
-    fused = {
-        'weight': True,
-        'bias': True,
-        'residual': shape.kind == 'residual_relu',
-        'relu': shape.kind != 'plain',
-    }
-    yield plan_fwd(config, **fused)
-    yield plan_bwd(config, **fused, need_dx=True, need_dweight=True, need_dbias=True)
+    residual = shape.kind == 'residual_relu'
+    needs = {'need_dx': True, 'need_dweight': True, 'need_dbias': True}
+    # SiLU takes the place of the ReLU in models with it.
+    for activation in (None,) if shape.kind == 'plain' else ('relu', 'silu'):
+        fused = {'weight': True, 'bias': True, 'activation': activation}
+        yield plan_fwd(config, **fused, residual=residual)
+        yield plan_bwd(config, **fused, kept=residual, **needs)
+
+
+def launches(plan: FwdPlan | BwdPlan) -> Iterator[Launch]:
+    """The launches of a plan in the order in which they run."""
+    for name in ('stats', 'apply', 'sums', 'dx', 'dwdb'):
+        launch = getattr(plan, name, None)
+        if launch is not None:
+            yield launch
+
+
+def signature(
+    launch: Launch, x: torch.dtype, weight: torch.dtype, bias: torch.dtype
+) -> dict[str, str]:
+    """Argument types by name, as Triton's ahead-of-time compiler takes them."""
+    dtypes = {'p_weight': weight, 'p_dweight': weight, 'p_bias': bias, 'p_dbias': bias}
+    for name in ('p_mean', 'p_rstd', 'p_part', 'p_sums'):
+        dtypes[name] = torch.float32
+    short = {dtype: name for name, dtype in DTYPES.items()}
+    types = {}
+    for name in launch.kernel.arg_names:
+        if name in launch.constexprs:
+            types[name] = 'constexpr'
+        elif name.startswith('p_'):
+            types[name] = '*' + short[dtypes.get(name, x)]
+        else:
+            types[name] = 'fp32' if name == 'eps' else 'i32'
+    return types
 
 
 def compile_launch(launch: Launch, dtype: torch.dtype, capability: int):
     """The launch compiled for sm_<capability>, its pointers 16-byte aligned."""
-    signature = launch.signature(dtype, torch.float32, torch.float32)
-    pointers = [i for i, type_ in enumerate(signature.values()) if type_[0] == '*']
+    types = signature(launch, dtype, torch.float32, torch.float32)
+    pointers = [i for i, type_ in enumerate(types.values()) if type_[0] == '*']
     source = ASTSource(
         launch.kernel,
-        signature,
+        types,
         constexprs=launch.constexprs,
         attrs={(i,): [['tt.divisibility', 16]] for i in pointers},
     )

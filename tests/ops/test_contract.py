@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gn_det.ops import group_norm
 from tests.ops.cases import (
+    ACTIVATIONS,
     DEVICE,
     FLOOR,
     KINDS,
@@ -153,7 +154,12 @@ def bad_inputs():
             (x, 2),
             {'residual': x.double()},
         ),
-        'activation': (ValueError, "None or 'relu'", (x, 2), {'activation': 'gelu'}),
+        'activation': (
+            ValueError,
+            "None, 'relu' or 'silu'",
+            (x, 2),
+            {'activation': 'gelu'},
+        ),
     }
 
 
@@ -174,7 +180,7 @@ def test_opcheck_forward(layout, kind, impl):
     )
     torch.library.opcheck(
         torch.ops.gn_det.group_norm.default,
-        (x, 2, weight, bias, 1e-5, residual, case.relu, impl),
+        (x, 2, weight, bias, 1e-5, case.activation, residual, impl),
     )
 
 
@@ -184,36 +190,27 @@ def test_opcheck_forward(layout, kind, impl):
 def test_opcheck_backward(layout, kind, impl):
     case = make_case((2, 4, 3, 5), 2, layout=layout, kind=kind)
     y, mean, rstd = torch.ops.gn_det.group_norm(
-        case.x, 2, case.weight, case.bias, 1e-5, case.residual, case.relu, impl
+        case.x, 2, case.weight, case.bias, 1e-5, case.activation, case.residual, impl
     )
-    masked = kind == 'residual_relu'
+    kept = {'residual_relu': y, 'residual_silu': case.residual}.get(kind)
     for needs in itertools.product([True, False], repeat=3):
         torch.library.opcheck(
             torch.ops.gn_det.group_norm_backward.default,
             (
-                case.dy,
-                case.x,
-                mean,
-                rstd,
-                case.weight,
-                case.bias,
-                y if masked else None,
-                2,
-                1e-5,
-                case.relu,
-                list(needs),
-                impl,
+                *(case.dy, case.x, 2, case.weight, case.bias, 1e-5),
+                *(case.activation, kept, mean, rstd, list(needs), impl),
             ),
             test_utils=('test_schema', 'test_faketensor'),
         )
 
 
 @pytest.mark.parametrize('with_weight', [True, False])
+@pytest.mark.parametrize('activation', ['relu', 'silu'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('impl', IMPLS)
-def test_every_choice_of_needed_gradients(impl, layout, with_weight):
+def test_every_choice_of_needed_gradients(impl, layout, activation, with_weight):
     """torch 2.13's own CPU kernel crashes or refuses for some of them."""
-    case = make_case((2, 4, 3, 5), 2, layout=layout, kind='relu')
+    case = make_case((2, 4, 3, 5), 2, layout=layout, kind=activation)
     weight = case.weight if with_weight else None
     wanted = None
     for needs in itertools.product([True, False], repeat=3):
@@ -223,7 +220,7 @@ def test_every_choice_of_needed_gradients(impl, layout, with_weight):
         ]
         if not any(t is not None and t.requires_grad for t in leaves):
             continue
-        y = group_norm(leaves[0], 2, *leaves[1:], activation='relu', impl=impl)
+        y = group_norm(leaves[0], 2, *leaves[1:], activation=activation, impl=impl)
         y.backward(case.dy)
         found = [None if t is None else t.grad for t in leaves]
         # The first choice asks for all three.
@@ -259,7 +256,9 @@ def test_fake_strides_are_the_real_ones(dtype, impl):
     for x in odd_layouts():
         x = x.to(DEVICE, dtype)
         residual = torch.randn_like(x)
-        real = torch.ops.gn_det.group_norm(x, 1, None, None, 1e-5, residual, True, impl)
+        real = torch.ops.gn_det.group_norm(
+            x, 1, None, None, 1e-5, 'relu', residual, impl
+        )
         with FakeTensorMode() as mode:
             fake = torch.ops.gn_det.group_norm(
                 mode.from_tensor(x),
@@ -267,8 +266,8 @@ def test_fake_strides_are_the_real_ones(dtype, impl):
                 None,
                 None,
                 1e-5,
+                'relu',
                 mode.from_tensor(residual),
-                True,
                 impl,
             )
         for one, other in zip(real, fake, strict=True):
@@ -290,13 +289,12 @@ def test_compiled_equals_eager(layout, kind, impl):
     torch._dynamo.reset()
 
     def function(x, weight, bias, residual):
-        activation = 'relu' if case.relu else None
         y = group_norm(
             x * 2,
             2,
             weight,
             bias,
-            activation=activation,
+            activation=case.activation,
             residual=residual,
             impl=impl,
         )
@@ -361,14 +359,15 @@ def test_gradcheck(layout, kind, operator):
     def function(x, weight, bias, residual):
         if operator:
             return torch.ops.gn_det.group_norm(
-                x, 2, weight, bias, 1e-5, residual, case.relu, 'torch'
+                x, 2, weight, bias, 1e-5, case.activation, residual, 'torch'
             )[0]
-        activation = 'relu' if case.relu else None
-        return group_norm(x, 2, weight, bias, activation=activation, residual=residual)
+        return group_norm(
+            x, 2, weight, bias, activation=case.activation, residual=residual
+        )
 
     inputs = [t if t is None else t.requires_grad_() for t in case.inputs]
     y = function(*inputs)
-    if case.relu:
+    if case.activation == 'relu':
         z = group_norm(case.x, 2, case.weight, case.bias, residual=case.residual)
         assert z.abs().min() > 1e-4
         assert (y == 0).any()
@@ -386,7 +385,7 @@ def test_double_backward_of_triton(kind, operator):
         x, weight, bias, residual = inputs
         if fused and operator:
             y = torch.ops.gn_det.group_norm(
-                x, 2, weight, bias, 1e-5, residual, case.relu, 'triton'
+                x, 2, weight, bias, 1e-5, case.activation, residual, 'triton'
             )[0]
         elif fused:
             y = group_norm(
@@ -394,14 +393,14 @@ def test_double_backward_of_triton(kind, operator):
                 2,
                 weight,
                 bias,
-                activation='relu' if case.relu else None,
+                activation=case.activation,
                 residual=residual,
                 impl='triton',
             )
         else:
             y = F.group_norm(x, 2, weight, bias)
             y = y if residual is None else y + residual
-            y = F.relu(y) if case.relu else y
+            y = ACTIVATIONS[case.activation](y)
         leaves = [t for t in inputs if t is not None]
         dx, dweight = torch.autograd.grad(y, [x, weight], case.dy, create_graph=True)
         penalty = dx.square().sum() + dweight.square().sum()
@@ -451,14 +450,14 @@ def test_what_is_kept_for_backward(dtype, kind, operator, impl):
     def function(x, weight, bias, residual):
         if operator:
             return torch.ops.gn_det.group_norm(
-                x, 2, weight, bias, 1e-5, residual, case.relu, impl
+                x, 2, weight, bias, 1e-5, case.activation, residual, impl
             )[0]
         return group_norm(
             x,
             2,
             weight,
             bias,
-            activation='relu' if case.relu else None,
+            activation=case.activation,
             residual=residual,
             impl=impl,
         )
@@ -476,6 +475,8 @@ def test_what_is_kept_for_backward(dtype, kind, operator, impl):
     allowed = {inputs[0].data_ptr()}
     if kind == 'residual_relu':
         allowed.add(y.data_ptr())
+    if kind == 'residual_silu':
+        allowed.add(inputs[3].data_ptr())
     assert {t.data_ptr() for t in maps} == allowed
     statistics = [t for t in kept if t.shape == (2, 2)]
     assert [t.dtype for t in statistics] == [torch.float32] * 2
@@ -485,18 +486,23 @@ def test_what_is_kept_for_backward(dtype, kind, operator, impl):
     if only_residual[3] is not None:
         only_residual[3].requires_grad_()
         y, kept = kept_by(lambda: function(*only_residual))
-        expected = {y.data_ptr()} if kind == 'residual_relu' else set()
-        assert {t.data_ptr() for t in kept} == expected
+        if kind == 'residual_silu':
+            # Its slope is that of the whole sum.
+            assert len(kept) == 2 + 2 + 2
+        else:
+            expected = {y.data_ptr()} if kind == 'residual_relu' else set()
+            assert {t.data_ptr() for t in kept} == expected
 
 
+@pytest.mark.parametrize('activation', ['relu', 'silu'])
 @pytest.mark.parametrize('impl', IMPLS)
-def test_one_tensor_as_input_and_residual(impl):
+def test_one_tensor_as_input_and_residual(impl, activation):
     x = torch.randn(2, 4, 3, 5, device=DEVICE, dtype=torch.float32)
     dy = torch.randn_like(x)
     results = []
     for function in (
-        lambda x: group_norm(x, 2, residual=x, activation='relu', impl=impl),
-        lambda x: F.relu(F.group_norm(x, 2) + x),
+        lambda x: group_norm(x, 2, residual=x, activation=activation, impl=impl),
+        lambda x: ACTIVATIONS[activation](F.group_norm(x, 2) + x),
     ):
         leaf = x.clone().requires_grad_()
         (dx,) = torch.autograd.grad(function(leaf), leaf, dy, create_graph=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gn_det.ops import group_norm
+from gn_det.ops import dispatch, group_norm
 from tests.ops.cases import LAYOUTS, make_case, run
 
 pytestmark = pytest.mark.gpu
@@ -77,9 +77,6 @@ def test_second_device():
     assert torch.cuda.current_device() == 0
 
 
-def test_auto_takes_triton(monkeypatch):
-    from gn_det.ops import dispatch
-
-    monkeypatch.delenv('GN_DET_IMPL', raising=False)
+def test_auto_takes_triton():
     x = torch.randn(2, 4, 3, device='cuda')
-    assert dispatch.select(x, 2, None, None, None, None) is dispatch.triton_launch
+    assert dispatch.select(x, 'auto') is dispatch.triton_launch

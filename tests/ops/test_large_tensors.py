@@ -51,18 +51,20 @@ def test_last_sample_of_a_large_batch(
     assert x.numel() > 2**31
     x[-1] = torch.randn(shape[1:])
     dy[-1] = torch.randn(shape[1:])
-    y, mean, rstd = triton_launch.group_norm_fwd(x, 2, None, None, 1e-5, None, True)
+    y, mean, rstd = triton_launch.group_norm_fwd(x, 2, None, None, 1e-5, 'relu', None)
     exact = x[-1:].double()
-    expected, mean_ref, rstd_ref = group_norm_ref(exact, 2, relu=True)
+    expected, mean_ref, rstd_ref = group_norm_ref(exact, 2, activation='relu')
     torch.testing.assert_close(mean[-1:].double(), mean_ref, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(rstd[-1:].double(), rstd_ref, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(y[-1:].double(), expected, atol=2e-3, rtol=2e-3)
 
     triton_launch.clear_plans()
     dx, _, _, _ = triton_launch.group_norm_bwd(
-        dy, x, mean, rstd, None, None, None, 2, 1e-5, True, (True, False, False)
+        *(dy, x, 2, None, None, 1e-5, 'relu', None, mean, rstd, (True, False, False))
     )
-    expected, _, _, _ = group_norm_bwd_ref(dy[-1:].double(), exact, 2, relu=True)
+    expected, _, _, _ = group_norm_bwd_ref(
+        dy[-1:].double(), exact, 2, activation='relu'
+    )
     torch.testing.assert_close(dx[-1:].double(), expected, atol=2e-3, rtol=2e-3)
 
 

@@ -24,11 +24,18 @@ CHANNELS = 8
 class Chain(nn.Module):
     """Residual blocks: convolution → norm → ReLU, convolution → norm → add → ReLU."""
 
-    def __init__(self, blocks: int, impl: str = 'torch', with_cp: bool = False) -> None:
+    def __init__(
+        self,
+        blocks: int,
+        impl: str = 'torch',
+        with_cp: bool = False,
+        activation: str = 'relu',
+    ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.impl = impl
         self.with_cp = with_cp
+        self.activation = activation
         self.convs = nn.ModuleList(
             nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1) for _ in range(2 * blocks)
         )
@@ -44,7 +51,7 @@ class Chain(nn.Module):
             layer.num_groups,
             layer.weight,
             layer.bias,
-            activation='relu',
+            activation=self.activation,
             residual=residual,
             impl=self.impl,
         )
@@ -118,18 +125,21 @@ class Storages(TorchDispatchMode):
 @pytest.mark.parametrize('layout', ['nchw', 'nhwc'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=['fp32', 'bf16'])
 @pytest.mark.parametrize(
-    ('impl', 'blocks'), [('torch', 9), ('triton', 2)], ids=['torch', 'triton']
+    ('impl', 'blocks', 'activation'),
+    [('torch', 9, 'relu'), ('triton', 2, 'relu'), ('torch', 9, 'silu')],
+    ids=['torch', 'triton', 'silu'],
 )
-def test_a_chain_longer_than_is_recomputed(impl, blocks, dtype, layout):
-    model = Chain(blocks, impl).to(DEVICE, dtype)
+def test_a_chain_longer_than_is_recomputed(impl, blocks, activation, dtype, layout):
+    model = Chain(blocks, impl, activation=activation).to(DEVICE, dtype)
     x = image(layout, dtype)
     assert_same_bits(lambda: model(x), [x, *model.parameters()])
 
 
-def test_memory_is_about_halved():
+@pytest.mark.parametrize('activation', ['relu', 'silu'])
+def test_memory_is_about_halved(activation):
     kept = {}
     for recompute in (False, True):
-        model = Chain(6)
+        model = Chain(6, activation=activation)
         storages = Storages()
         region = recompute_activations() if recompute else contextlib.nullcontext()
         with storages, region:

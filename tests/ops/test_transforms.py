@@ -1,4 +1,4 @@
-"""`torch.func` and forward-mode gradients, as torch's own Group Norm gives them."""
+"""`torch.func`, forward-mode gradients and `torch.fx`, as with torch's Group Norm."""
 
 from __future__ import annotations
 
@@ -90,3 +90,27 @@ def test_gradients_of_a_function_inside_a_recomputing_region():
 
     found = torch.func.grad(within)(*inputs())
     torch.testing.assert_close(found, torch.func.grad(squared(theirs))(*inputs()))
+
+
+def test_fx_sees_one_node():
+    """Wherever the function was imported from, and whatever it is called with."""
+    traced = torch.fx.symbolic_trace(ours)
+    calls = [node.target for node in traced.graph.nodes if node.op == 'call_function']
+    assert calls == [group_norm]
+    torch.testing.assert_close(traced(*inputs()), ours(*inputs()))
+
+
+def test_tensors_with_a_say_are_asked():
+    class Noted(Tensor):
+        seen = ()
+
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            cls.seen = (*cls.seen, func)
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    x, weight, bias, r = inputs()
+    y = ours(x.as_subclass(Noted), weight, bias, r)
+    assert type(y) is Noted
+    assert Noted.seen[0] is group_norm
+    torch.testing.assert_close(y.as_subclass(Tensor), ours(x, weight, bias, r))
