@@ -60,6 +60,12 @@ class Digest:
         """Whether a file has this digest."""
         return file_digest(path, self.algorithm).startswith(self.value)
 
+    def contradicts(self, other: Digest) -> bool:
+        """Whether no file can have both."""
+        shorter = min(len(self.value), len(other.value))
+        same = self.value[:shorter] == other.value[:shorter]
+        return self.algorithm == other.algorithm and not same
+
     def __str__(self) -> str:
         return f'{self.algorithm} {self.value}'
 

@@ -18,13 +18,19 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.zoo import metafile as metafiles
 from gn_det.workbench.zoo.digests import Digest
-from gn_det.workbench.zoo.yaml_file import Mapping, read_yaml
+from gn_det.workbench.zoo.metafile import (
+    LOADABLE_FORMATS,
+    BoxResult,
+    Elsewhere,
+    MaskResult,
+    Metafile,
+    ModelEntry,
+    ModelIndex,
+)
 
 ROOT = Path(__file__).resolve().parents[2] / '.mim'
-LOADABLE_FORMATS = ('mmdet2', 'mmdet3')
-FORMATS = (*LOADABLE_FORMATS, 'detectron', 'detectron2')
-STATUSES = ('published', 'measured', 'none')
 # The zoo's learning rates are meant for eight GPUs unless a metafile says otherwise.
 PROCESSES = 8
 
@@ -43,15 +49,6 @@ class Weights:
     def needs_conversion(self) -> bool:
         """Whether mmdet cannot load the file as it is."""
         return self.format not in LOADABLE_FORMATS
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Average precision in percent, and who published it."""
-
-    by: str
-    box_ap: float
-    mask_ap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class Model:
     source: str | None = None
     box_ap: float | None = None
     mask_ap: float | None = None
-    elsewhere: tuple[Figures, ...] = ()
+    elsewhere: tuple[Elsewhere, ...] = ()
     memory_gb: float | None = None
     inference_ms: float | None = None
     inference_hardware: str | None = None
@@ -110,15 +107,14 @@ def load_index(root: Path = ROOT) -> tuple[Model, ...]:
     Raises:
         UserError: naming file, model and key, if a metafile is not what it should be.
     """
-    index = Mapping(root / 'model-index.yml', '', read_yaml(root / 'model-index.yml'))
-    listed = index.strings('Import')
-    index.no_more_keys()
+    path = root / 'model-index.yml'
+    listed = metafiles.read(path, ModelIndex).listed
     found = {
-        path.relative_to(root).as_posix()
-        for path in (root / 'configs').glob('*/metafile.yml')
+        metafile.relative_to(root).as_posix()
+        for metafile in (root / 'configs').glob('*/metafile.yml')
     }
     for missing in sorted(found - set(listed)):
-        raise UserError(f'{index.path}: Import: {missing} is not listed')
+        raise UserError(f'{path}: Import: {missing} is not listed')
     models = [model for name in listed for model in _read_metafile(root, name)]
     by_name: dict[str, Model] = {}
     by_config: dict[str, Model] = {}
@@ -184,166 +180,99 @@ def matching(pattern: str | None, root: Path = ROOT) -> tuple[Model, ...]:
 
 def _read_metafile(root: Path, name: str) -> Iterator[Model]:
     path = root / name
-    metafile = Mapping(path, '', read_yaml(path))
+    metafile = metafiles.read(path, Metafile)
     folder = Path(name).parent.as_posix()
-    collections = {}
-    for entry in metafile.mappings('Collections'):
-        collection = _collection(entry, folder)
-        collections[collection.name] = collection
-    for entry in metafile.mappings('Models'):
-        yield _model(entry, collections, root, folder)
-    metafile.no_more_keys()
-
-
-def _collection(entry: Mapping, folder: str) -> Collection:
-    name = entry.string('Name')
-    entry.place = f'Collections: {name}'
-    metadata = entry.mapping('Metadata')
-    paper = entry.mapping('Paper')
-    collection = Collection(
-        name=name,
-        folder=folder,
-        paper_title=paper.string('Title'),
-        paper_url=paper.url('URL'),
-        training_data=metadata.string('Training Data'),
-        training_resources=metadata.maybe_string('Training Resources'),
-        notes=entry.strings('Notes', required=False),
-    )
-    metadata.strings('Training Techniques', required=False)
-    metadata.strings('Architecture', required=False)
-    entry.string('README')
-    for part in (metadata, paper, entry):
-        part.no_more_keys()
-    return collection
-
-
-def _model(
-    entry: Mapping, collections: dict[str, Collection], root: Path, folder: str
-) -> Model:
-    name = entry.name('Name')
-    entry.place = f'Models: {name}'
-    collection = entry.one_of('In Collection', tuple(collections))
-    config = entry.string('Config')
-    if Path(config).parent.as_posix() != folder or not (root / config).is_file():
-        raise entry.error('Config', f'there is no {config} in {folder}')
-    status = entry.one_of('Status', STATUSES)
-    box_ap, mask_ap = _results(entry)
-    if (status == 'none') != (box_ap is None):
-        raise entry.error('Results', f'do not fit the status {status!r}')
-    metadata = entry.mapping('Metadata')
-    inference_ms, inference_hardware = _speed(metadata)
-    model = Model(
-        name=name,
-        config=config,
-        collection=collections[collection],
-        status=status,
-        source=entry.maybe_string('Source'),
-        schedule=metadata.string('Schedule'),
-        epochs=metadata.maybe_count('Epochs'),
-        iterations=metadata.maybe_count('Iterations'),
-        box_ap=box_ap,
-        mask_ap=mask_ap,
-        elsewhere=tuple(_elsewhere(entry)),
-        memory_gb=metadata.maybe_positive('Training Memory (GB)'),
-        inference_ms=inference_ms,
-        inference_hardware=inference_hardware,
-        weights=_weights(entry),
-        log=entry.maybe_url('Training Log'),
-        processes=metadata.maybe_count('Training Processes') or PROCESSES,
-        prepare=entry.maybe_string('Prepare'),
-        upstream_name=entry.maybe_string('Upstream Name'),
-    )
-    if (model.epochs is None) == (model.iterations is None):
-        raise metadata.error('Epochs', 'either Epochs or Iterations is needed')
-    if model.source is None and status != 'none':
-        raise entry.error('Source', 'is missing: who has these figures?')
-    if model.source is not None and status == 'none':
-        raise entry.error('Source', "does not fit the status 'none'")
-    metadata.no_more_keys()
-    entry.no_more_keys()
-    return model
-
-
-def _results(entry: Mapping) -> tuple[float | None, float | None]:
-    tasks = {'Object Detection': 'box AP', 'Instance Segmentation': 'mask AP'}
-    figures: dict[str, float] = {}
-    for result in entry.mappings('Results', required=False):
-        metric = tasks[result.one_of('Task', tuple(tasks))]
-        if metric in figures:
-            raise result.error('Task', f'{metric} stands twice')
-        result.string('Dataset')
-        metrics = result.mapping('Metrics')
-        figures[metric] = metrics.positive(metric, at_most=100)
-        metrics.no_more_keys()
-        result.no_more_keys()
-    return figures.get('box AP'), figures.get('mask AP')
-
-
-def _elsewhere(entry: Mapping) -> Iterator[Figures]:
-    for figures in entry.mappings('Published Elsewhere', required=False):
-        yield Figures(
-            by=figures.string('By'),
-            box_ap=figures.positive('box AP', at_most=100),
-            mask_ap=figures.maybe_positive('mask AP', at_most=100),
+    collections = {
+        entry.name: Collection(
+            name=entry.name,
+            folder=folder,
+            paper_title=entry.paper.title,
+            paper_url=entry.paper.url,
+            training_data=entry.metadata.training_data,
+            training_resources=entry.metadata.training_resources,
+            notes=tuple(entry.notes),
         )
-        figures.no_more_keys()
+        for entry in metafile.collections
+    }
+    for content in metafile.models:
+        place = f'{path}: {content.get("Name")}'
+        entry = metafiles.converted(content, ModelEntry, place)
+        for problem in _problems(entry, collections, root, folder):
+            raise UserError(f'{place}: {problem}')
+        yield _model(entry, collections[entry.collection])
 
 
-def _speed(metadata: Mapping) -> tuple[float | None, str | None]:
-    """Milliseconds per image and the hardware they are of."""
-    key = 'inference time (ms/im)'
-    speeds = list(metadata.mappings(key, required=False))
-    if not speeds:
-        return None, None
-    if len(speeds) > 1:
-        raise metadata.error(key, 'the tables have room for one')
-    (speed,) = speeds
-    found = speed.positive('value'), speed.string('hardware')
-    for of_openmmlab in ('backend', 'mode', 'resolution'):
-        speed.maybe_string(of_openmmlab)
-    speed.maybe_count('batch size')
-    speed.no_more_keys()
-    return found
-
-
-def _weights(entry: Mapping) -> Weights | None:
-    """OpenMMLab's tools load what stands under `Weights`, so only that may be there.
-
-    Files of other formats stand under `Weights To Convert`.
-    """
-    loadable = entry.maybe_url('Weights')
-    foreign = entry.maybe_url('Weights To Convert')
-    if loadable is not None and foreign is not None:
-        raise entry.error('Weights', 'stands beside Weights To Convert; give one')
-    url = loadable or foreign
+def _problems(
+    entry: ModelEntry, collections: dict[str, Collection], root: Path, folder: str
+) -> Iterator[str]:
+    """What each key may say, but not beside the others."""
+    if entry.collection not in collections:
+        yield f'In Collection: {entry.collection!r} is none of {", ".join(collections)}'
+    if Path(entry.config).parent.as_posix() != folder:
+        yield f'Config: {entry.config} is not in {folder}'
+    if not (root / entry.config).is_file():
+        yield f'Config: there is no {entry.config}'
+    tasks = [type(result) for result in entry.results]
+    if len(set(tasks)) != len(tasks):
+        yield 'Results: a task stands twice'
+    if (entry.status == 'none') != (BoxResult not in tasks):
+        yield f'Results: do not fit the status {entry.status!r}'
+    if (entry.status == 'none') != (entry.source is None):
+        yield f'Source: does not fit the status {entry.status!r}'
+    if (entry.metadata.epochs is None) == (entry.metadata.iterations is None):
+        yield 'Metadata: either Epochs or Iterations is needed'
+    if entry.weights is not None and entry.weights_to_convert is not None:
+        yield 'Weights: stands beside Weights To Convert; give one'
+    url = entry.weights or entry.weights_to_convert
     if url is None:
-        return None
-    weights = Weights(
-        url=url,
-        format=entry.one_of('Weights Format', FORMATS),
-        sha256=_digits(entry, 'sha256', url),
-        md5=_digits(entry, 'md5', url),
-        license=entry.maybe_string('Weights License'),
-    )
-    if weights.needs_conversion != (foreign is not None):
-        key = 'Weights To Convert' if weights.needs_conversion else 'Weights'
-        raise entry.error('Weights Format', f'{weights.format} belongs under {key}')
-    return weights
-
-
-def _digits(entry: Mapping, algorithm: str, url: str) -> str | None:
-    """The digest of the metafile, which the name of the file may not contradict."""
-    key = f'Weights {algorithm.upper()}'
-    written = entry.maybe_string(key)
-    if written is None:
-        return None
-    try:
-        digest = Digest.parse(algorithm, written)
-    except UserError as error:
-        raise entry.error(key, str(error)) from error
+        return
+    if (entry.weights_format in LOADABLE_FORMATS) != (entry.weights is not None):
+        key = 'Weights' if entry.weights is None else 'Weights To Convert'
+        yield f'Weights Format: {entry.weights_format} belongs under {key}'
     in_name = Digest.from_name(PurePosixPath(unquote(urlsplit(url).path)).name)
-    if in_name is not None and in_name.algorithm == algorithm:
-        shorter = min(len(in_name.value), len(digest.value))
-        if in_name.value[:shorter] != digest.value[:shorter]:
-            raise entry.error(key, f'{digest.value} is not what {url} says')
-    return digest.value
+    for algorithm in ('sha256', 'md5'):
+        written = getattr(entry, f'weights_{algorithm}')
+        if written is None:
+            continue
+        try:
+            digest = Digest.parse(algorithm, written)
+        except UserError as error:
+            yield f'Weights {algorithm.upper()}: {error}'
+            continue
+        if in_name is not None and in_name.contradicts(digest):
+            yield f'Weights {algorithm.upper()}: {digest.value} is not what {url} says'
+
+
+def _model(entry: ModelEntry, collection: Collection) -> Model:
+    metadata = entry.metadata
+    ap = {type(result): result.metrics.ap for result in entry.results}
+    speed = metadata.speed[0] if metadata.speed else None
+    url = entry.weights or entry.weights_to_convert
+    weights = url and Weights(
+        url=url,
+        format=entry.weights_format,
+        sha256=entry.weights_sha256,
+        md5=entry.weights_md5,
+        license=entry.weights_license,
+    )
+    return Model(
+        name=entry.name,
+        config=entry.config,
+        collection=collection,
+        status=entry.status,
+        source=entry.source,
+        schedule=metadata.schedule,
+        epochs=metadata.epochs,
+        iterations=metadata.iterations,
+        box_ap=ap.get(BoxResult),
+        mask_ap=ap.get(MaskResult),
+        elsewhere=tuple(entry.elsewhere),
+        memory_gb=metadata.memory_gb,
+        inference_ms=speed and speed.value,
+        inference_hardware=speed and speed.hardware,
+        weights=weights,
+        log=entry.log,
+        processes=metadata.processes or PROCESSES,
+        prepare=entry.prepare,
+        upstream_name=entry.upstream_name,
+    )
