@@ -1,11 +1,13 @@
 """What torch expects of an operator: OpInfo, opcheck, compile, autograd, autocast."""
 
 import itertools
+import re
 import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._inductor.utils import run_and_get_code
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
@@ -347,6 +349,35 @@ def test_inductor_equals_eager(layout):
         results.append((y, *torch.autograd.grad(y, inputs, case.dy)))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(
+    DEVICE == 'cpu' and not shutil.which('g++'), reason='Inductor needs a C++ compiler'
+)
+def test_inductor_converts_no_map_around_the_op():
+    """In channels-last: the only kernel it writes adds the two gradients of a map."""
+    torch._dynamo.reset()
+    convs = [torch.nn.Conv2d(8, 8, 3, padding=1, bias=False) for _ in range(2)]
+    model = torch.nn.ModuleList(convs).to(DEVICE, memory_format=torch.channels_last)
+    x = to_layout(torch.randn(2, 8, 6, 5, device=DEVICE), 'nhwc').requires_grad_()
+
+    @torch.compile(fullgraph=True)
+    def function(x):
+        y = group_norm(model[0](x), 2, activation='relu')
+        return group_norm(model[1](y), 2, activation='silu', residual=y)
+
+    def step():
+        y = function(x)
+        y.backward(to_layout(torch.randn(y.shape, device=DEVICE), 'nhwc'))
+
+    _, (forward, backward) = run_and_get_code(step)
+    written = [
+        set(re.findall(r'\b((?:cpp|triton)\w*_fused_\w+)', code))
+        for code in (forward, backward)
+    ]
+    assert written[0] == set()
+    assert len(written[1]) == 1
+    assert '_fused_add_' in written[1].pop()
 
 
 @pytest.mark.parametrize('operator', [False, True], ids=['eager', 'operator'])
