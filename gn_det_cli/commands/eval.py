@@ -28,15 +28,17 @@ def run(args: argparse.Namespace) -> None:
     with quiet_imports():
         from gn_det.workbench.evaluation.ap_table import ap_table, class_table, show
         from gn_det.workbench.evaluation.coco_figures import coco_figures
-        from gn_det.workbench.evaluation.result_file import (
+        from gn_det.workbench.inputs.annotations import (
+            check_annotations,
             check_results,
             kinds_of,
-            load_truth,
             read_results,
         )
     results = read_results(args.results)
     kinds = args.iou_type or kinds_of(results)
-    truth = load_truth(args.annotations, kinds)
+    truth, odd = check_annotations(args.annotations, kinds)
+    for note in odd:
+        print(f'warning: {note}', file=sys.stderr)
     check_results(args.results, results, truth, kinds)
     if not results:
         print(f'{args.results} has no detection: every AP is 0', file=sys.stderr)

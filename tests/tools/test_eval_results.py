@@ -81,10 +81,12 @@ def test_result_files_of_other_images(tested, shapes):
     truth = json.loads((shapes / 'annotations/instances_val.json').read_text())
     for record in truth['images']:
         record['id'] += 1000
+    for record in truth['annotations']:
+        record['image_id'] += 1000
     other = work_dir / 'other.json'
     other.write_text(json.dumps(truth))
     said = user_error(call('eval', work_dir / 'results.bbox.json', other))
-    assert 'image_id of 80 of 80 detections is not in the annotation' in said
+    assert 'not in the annotation file, as those of 80 of 80 detections' in said
 
 
 def test_no_detection_is_a_row_of_zeros(shapes, tmp_path):

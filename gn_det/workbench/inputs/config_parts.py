@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 def evaluators(cfg: Config, split: str) -> list[ConfigDict]:
     """The evaluators of `'val'` or `'test'`: none, one or a list in a config."""
     found = cfg.get(f'{split}_evaluator') or []
-    return found if isinstance(found, list) else [found]
+    return list(found) if isinstance(found, list | tuple) else [found]
 
 
 def leaf_datasets(dataset: ConfigDict) -> list[ConfigDict]:

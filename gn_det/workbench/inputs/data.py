@@ -1,45 +1,103 @@
-"""Looking at the data before the Runner does: folders, annotation file, images."""
+"""Looking at the data before the Runner does: folders, annotation files, images."""
 
 from __future__ import annotations
 
-import json
-import mmap
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
-from mmdet.registry import DATASETS
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs import annotations
+from gn_det.workbench.inputs.annotations.reading import SharedCOCO
+from gn_det.workbench.inputs.building import registered, type_name
 from gn_det.workbench.inputs.config_parts import evaluators, leaf_datasets
+from gn_det.workbench.inputs.heads import check_heads
+from gn_det.workbench.inputs.images import Unreadable, decoded_size
 
-# Above this a COCO file is scanned for its parts, not parsed: the Runner parses it
-# anyway, and train2017 takes about fifteen seconds.
-_PARSE_LIMIT_BYTES = 32 * 2**20
 _HOW_TO_SET = 'put or link the data there, or pass --cfg-options data_root=PATH'
+# Files whose first bytes are read before a run; of a larger set so many, spread evenly.
+_LOOKED_INTO = 1000
 
 
-def check_data(cfg: Config, splits: Iterable[str]) -> None:
-    """Check that the local COCO data of the named splits are where the config says.
+def check_data(cfg: Config, splits: Iterable[str]) -> list[str]:
+    """Check that the local COCO data of the named splits are as the config needs them.
+
+    Folders, annotation files (`check_annotations`), classes and the heads of the model,
+    and that every image is there. What has been parsed is handed on to mmdet.
 
     Args:
         cfg: a whole config.
         splits: among `'train'`, `'val'`, `'test'`; one without a dataloader is passed
             over.
 
+    Returns:
+        What is odd in the data but legal, in words and with counts.
+
     Raises:
-        UserError: if the dataset folder, the annotation file or the image folder is
-            missing, or if the annotation file is not COCO JSON.
+        UserError: naming what is missing or wrong, where, and the way out.
     """
+    files: dict[str, _File] = {}
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         if loader is None:
             continue
+        kinds = _kinds(cfg, split)
+        with_truth = needs_truth(cfg, split)
+        where = f'{split}_dataloader'
         for dataset in leaf_datasets(loader.dataset):
-            if _is_local_coco(dataset):
-                _check_dataset(dataset, f'{split}_dataloader', needs_truth(cfg, split))
+            if not _is_local_coco(dataset):
+                continue
+            ann_file = _check_places(dataset, where)
+            if not reads_coco(dataset):
+                continue
+            file = files.setdefault(os.path.realpath(ann_file), _File(ann_file))
+            file.use(kinds, with_truth)
+            file.datasets.append((dataset, where))
+        for evaluator in evaluators(cfg, split):
+            ann_file = evaluator.get('ann_file')
+            if ann_file and _is_coco_metric(evaluator) and '://' not in ann_file:
+                file = files.setdefault(os.path.realpath(ann_file), _File(ann_file))
+                file.use(kinds, with_truth)
+                file.evaluators += 1
+    return [note for file in files.values() for note in file.check(cfg)]
+
+
+class _File:
+    """An annotation file and who reads it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.kinds: set[str] = set()
+        self.with_truth = False
+        self.datasets: list[tuple[ConfigDict, str]] = []
+        self.evaluators = 0
+
+    def use(self, kinds: Collection[str], with_truth: bool) -> None:
+        self.kinds |= set(kinds)
+        self.with_truth |= with_truth
+
+    def check(self, cfg: Config) -> list[str]:
+        content, notes = annotations.check_annotations(
+            self.path, self.kinds, self.with_truth
+        )
+        for dataset, where in self.datasets:
+            classes = class_names(dataset)
+            if classes is not None and not dataset.get('return_classes'):
+                annotations.check_classes(self.path, content, classes, where)
+                check_heads(cfg, classes, where)
+        folders = {image_folder(dataset): where for dataset, where in self.datasets}
+        for folder, where in folders.items():
+            _check_images(self.path, content['images'], folder, where)
+        takers = self.evaluators + len(self.datasets)
+        annotations.hand_on(self.path, content, takers)
+        return notes
 
 
 def needs_truth(cfg: Config, split: str) -> bool:
@@ -47,6 +105,67 @@ def needs_truth(cfg: Config, split: str) -> bool:
     found = evaluators(cfg, 'test')
     only_formatted = found and all(item.get('format_only') for item in found)
     return split != 'test' or not only_formatted
+
+
+def class_names(dataset: ConfigDict) -> tuple[str, ...] | None:
+    """The classes that a dataset of a config gives its model, in their order.
+
+    They are what a metric evaluates. None if the dataset's type has none of its own and
+    the config names none.
+    """
+    kind = registered(DATASETS, dataset.get('type', ''))
+    if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
+        return (dataset.get('metainfo') or {}).get('classes')
+    # As the dataset does itself: classes may be the path of a file that lists them.
+    meta = kind._load_metainfo(dict(dataset.get('metainfo') or {}))
+    classes = meta.get('classes')
+    return None if classes is None else tuple(classes)
+
+
+def reads_coco(dataset: ConfigDict) -> bool:
+    """Whether a dataset reads its file as mmdet's `CocoDataset` does."""
+    kind = registered(DATASETS, dataset.get('type', ''))
+    return (
+        isinstance(kind, type)
+        and issubclass(kind, CocoDataset)
+        and kind.COCOAPI in (COCO, SharedCOCO)
+        and kind.load_data_list is CocoDataset.load_data_list
+    )
+
+
+def image_folder(dataset: ConfigDict) -> str:
+    """Where the images of a dataset lie."""
+    prefix = (dataset.get('data_prefix') or {}).get('img', '')
+    return os.path.join(dataset.get('data_root') or '', prefix)
+
+
+def _kinds(cfg: Config, split: str) -> list[str]:
+    """`'segm'` where masks are loaded or evaluated, and always `'bbox'`."""
+    metrics = [evaluator.get('metric') or () for evaluator in evaluators(cfg, split)]
+    asked = {
+        kind for one in metrics for kind in ([one] if isinstance(one, str) else one)
+    }
+    steps = (
+        step
+        for dataset in _with_pipelines(cfg[f'{split}_dataloader'].dataset)
+        for step in dataset.get('pipeline') or ()
+    )
+    loaded = any(
+        type_name(step) == 'LoadAnnotations' and step.get('with_mask') for step in steps
+    )
+    return ['bbox', 'segm'] if loaded or 'segm' in asked else ['bbox']
+
+
+def _with_pipelines(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    yield dataset
+    for inner in [dataset.get('dataset'), *(dataset.get('datasets') or ())]:
+        if inner is not None:
+            yield from _with_pipelines(inner)
+
+
+def _is_coco_metric(evaluator: ConfigDict) -> bool:
+    kind = registered(METRICS, evaluator.get('type', ''))
+    return isinstance(kind, type) and issubclass(kind, CocoMetric)
 
 
 def _is_local_coco(dataset: ConfigDict) -> bool:
@@ -59,7 +178,8 @@ def _is_local_coco(dataset: ConfigDict) -> bool:
     )
 
 
-def _check_dataset(dataset: ConfigDict, where: str, with_truth: bool) -> None:
+def _check_places(dataset: ConfigDict, where: str) -> str:
+    """The annotation file, which is there, as are the folders."""
     root = dataset.get('data_root') or ''
     if root and not os.path.isdir(root):
         raise UserError(
@@ -72,118 +192,75 @@ def _check_dataset(dataset: ConfigDict, where: str, with_truth: bool) -> None:
             f'annotation file not found: {os.path.abspath(ann_file)} (ann_file of '
             f'{where}); {_HOW_TO_SET}'
         )
-    content = check_coco_file(ann_file, with_truth)
-    image_dir = os.path.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
-    if not os.path.isdir(image_dir):
+    folder = image_folder(dataset)
+    if not os.path.isdir(folder):
         raise UserError(
-            f'image folder not found: {os.path.abspath(image_dir)} (data_prefix.img of '
+            f'image folder not found: {os.path.abspath(folder)} (data_prefix.img of '
             f'{where}); {_HOW_TO_SET}'
         )
-    if content is not None:
-        _check_classes(dataset, content['categories'], ann_file)
-        first = os.path.join(image_dir, content['images'][0]['file_name'])
-        if not os.path.isfile(first):
-            raise UserError(
-                f'image not found: {os.path.abspath(first)}, the first that '
-                f'{ann_file} names; check data_prefix.img of {where}'
-            )
+    return ann_file
 
 
-def _check_classes(dataset: ConfigDict, categories: list[dict], ann_file: str) -> None:
-    """A dataset none of whose classes is in the file would load without an object."""
-    classes = class_names(dataset)
-    names = [category['name'] for category in categories]
-    if classes is not None and not set(classes) & set(names):
-        raise UserError(
-            f'none of the classes of {dataset.type} ({_shown(classes)}) is a category '
-            f'of {ann_file} ({_shown(names)}); set '
-            'train_dataloader.dataset.metainfo=dict(classes=(…)) and its like'
-        )
-
-
-def class_names(dataset: ConfigDict) -> tuple[str, ...] | None:
-    """The classes that a dataset of a config gives its model, in their order.
-
-    They are what a metric evaluates. None if the dataset's type has none of its own and
-    the config names none.
-    """
-    kind = DATASETS.get(dataset.get('type', ''))
-    if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
-        return (dataset.get('metainfo') or {}).get('classes')
-    # As the dataset does itself: classes may be the path of a file that lists them.
-    meta = kind._load_metainfo(dict(dataset.get('metainfo') or {}))
-    classes = meta.get('classes')
-    return None if classes is None else tuple(classes)
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ', '.join([*names[:3], *(['…'] if len(names) > 3 else [])])
-
-
-def check_coco_file(path: str | Path, with_truth: bool = True) -> dict | None:
-    """Check that a file is COCO JSON.
-
-    Args:
-        path: the annotation file.
-        with_truth: whether `annotations` must be there as well as `images` and
-            `categories`.
-
-    Returns:
-        Its content, or None for a file too large to parse here.
-
-    Raises:
-        UserError: if it is not JSON, cut short, or lacks a part.
-    """
-    if os.path.getsize(path) > _PARSE_LIMIT_BYTES:
-        _scan_coco_file(path, _parts(with_truth))
-        return None
-    return read_coco_file(path, with_truth)
-
-
-def read_coco_file(path: str | Path, with_truth: bool = True) -> dict:
-    """The content of a COCO file of any size, checked as by `check_coco_file`."""
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f'{path} is not JSON ({error}); {_WANTED}') from error
-    if not isinstance(content, dict):
-        raise UserError(
-            f'{path} is not COCO JSON: it holds a {type(content).__name__}; {_WANTED}'
-        )
-    parts = _parts(with_truth)
-    missing = [part for part in parts if not isinstance(content.get(part), list)]
+def _check_images(
+    ann_file: str, images: list[dict[str, Any]], folder: str, where: str
+) -> None:
+    """Every image is there and not empty; those looked into are of the size it says."""
+    paths = [os.path.join(folder, image['file_name']) for image in images]
+    sizes: dict[str, dict[str, int]] = {}
+    missing = []
+    for number, path in enumerate(paths):
+        parent, name = os.path.split(path)
+        if parent not in sizes:
+            sizes[parent] = _file_sizes(parent)
+        # A file system may know a name in other letters than it lists it.
+        if name not in sizes[parent] and not os.path.isfile(path):
+            missing.append(number)
+        elif sizes[parent].get(name) == 0:
+            _refuse(ann_file, images, number, path, 'the file is empty')
     if missing:
-        raise UserError(
-            f'{path} is not COCO JSON: no list {" or ".join(missing)}; {_WANTED}'
+        count = f', and {len(missing) - 1} more are not there' if missing[1:] else ''
+        _refuse(
+            ann_file,
+            images,
+            missing[0],
+            os.path.abspath(paths[missing[0]]),
+            f'there is no such file{count}; check data_prefix.img of {where}',
         )
-    images = content['images']
-    if not images:
-        raise UserError(f'{path} lists no images; {_WANTED}')
-    if not all(isinstance(image, dict) and 'file_name' in image for image in images):
-        raise UserError(f'{path}: an image without a file_name; {_WANTED}')
-    for number, category in enumerate(content['categories']):
-        if not isinstance(category, dict) or not isinstance(category.get('name'), str):
-            raise UserError(f'{path}: categories[{number}] has no name; {_WANTED}')
-    return content
+    for number in range(0, len(images), -(-len(images) // _LOOKED_INTO)):
+        try:
+            found = decoded_size(paths[number])
+        except Unreadable as reason:
+            _refuse(ann_file, images, number, paths[number], str(reason))
+        said = images[number]['height'], images[number]['width']
+        if found not in (None, said):
+            _refuse(ann_file, images, number, paths[number], size_differs(found, said))
 
 
-def _parts(with_truth: bool) -> list[str]:
-    return ['images', 'categories', *(['annotations'] if with_truth else [])]
+def size_differs(found: tuple[int, int], said: tuple[int, int]) -> str:
+    """Words for an image decoded at another (height, width) than a file says."""
+    text = (
+        f'it is {found[1]} x {found[0]} as it is decoded, and the annotation file says '
+        f'{said[1]} x {said[0]}'
+    )
+    if found == said[::-1]:
+        text += (
+            ': EXIF data may turn it; write the sides as it is shown, with boxes and '
+            'masks to match'
+        )
+    return f'{text}; correct width and height'
 
 
-_WANTED = 'expected an object with the lists images, annotations and categories'
+def _refuse(
+    ann_file: str, images: list[dict[str, Any]], number: int, path: str, reason: str
+) -> None:
+    raise UserError(
+        f'{ann_file}: images[{number}] (id {images[number]["id"]!r}), {path}: {reason}'
+    )
 
 
-def _scan_coco_file(path: str | Path, parts: list[str]) -> None:
-    with (
-        open(path, 'rb') as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        if content[:256].lstrip()[:1] != b'{':
-            raise UserError(f'{path} is not COCO JSON; {_WANTED}')
-        if content[-256:].rstrip()[-1:] != b'}':
-            raise UserError(f'{path} is cut short: it does not end with a brace')
-        for part in parts:
-            if content.find(f'"{part}"'.encode()) < 0:
-                raise UserError(f'{path} is not COCO JSON: no list {part}; {_WANTED}')
+def _file_sizes(folder: str) -> dict[str, int]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries}
+    except OSError:
+        return {}

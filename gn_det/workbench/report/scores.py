@@ -15,9 +15,9 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gn_det.workbench.evaluation.result_file import (
+from gn_det.workbench.inputs.annotations import (
+    check_annotations,
     check_results,
-    load_truth,
     read_results,
 )
 from gn_det.workbench.inputs.config_parts import evaluators, leaf_datasets
@@ -135,7 +135,7 @@ def _truth(
             'training ran, or with --data-root PATH'
         )
     for path in present:
-        content = load_truth(path, [kind])
+        content, _ = check_annotations(path, [kind])
         if images <= {image['id'] for image in content['images']}:
             if not content['annotations']:
                 raise Missing(f'{path} has no object: there is nothing to compare with')

@@ -17,7 +17,8 @@ from gn_det.models import FusedDetector
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.same_shape import batch_by_shape
 from gn_det.workbench.inputs import checkpoints
-from gn_det.workbench.inputs.building import name_wrong_settings
+from gn_det.workbench.inputs.annotations import share_with_mmdet
+from gn_det.workbench.inputs.building import name_wrong_settings, registered
 from gn_det.workbench.inputs.data import check_data
 from gn_det.workbench.report import report_at_end
 from gn_det.workbench.runtime.distributed import prepare_distributed
@@ -46,7 +47,7 @@ def build_runner(
         UserError: for missing or wrong data, a checkpoint that cannot be read, a place
             that cannot be written to, and a launcher that was not launched.
     """
-    check_data(cfg, splits)
+    odd = check_data(cfg, splits)
     for split in splits:
         if split != 'train':
             batch_by_shape(cfg, split)
@@ -59,9 +60,14 @@ def build_runner(
         make_folder_of(results_file, '--out')
     setup_cache_size_limit_of_dynamo()
     save_checkpoints_atomically()
+    share_with_mmdet()
     if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return (Runner if verbose else QuietRunner).from_cfg(cfg)
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = (Runner if verbose else QuietRunner).from_cfg(cfg)
+    for note in odd:
+        runner.logger.warning(note)
+    return runner
 
 
 def enable_amp(cfg: Config) -> None:
@@ -83,7 +89,7 @@ def enable_channels_last(cfg: Config) -> None:
         UserError: for a detector type that has no such setting.
     """
     kind = cfg.model.get('type')
-    detector = MODELS.get(kind)
+    detector = registered(MODELS, kind)
     if not (isinstance(detector, type) and issubclass(detector, FusedDetector)):
         known = ', '.join(
             sorted(cls.__name__ for cls in FusedDetector.__subclasses__())

@@ -19,6 +19,14 @@ class Inner:
 
 
 @PARTS.register_module()
+class Strict:
+    def __init__(self, size: int) -> None:
+        if size < 0:
+            raise ValueError(f'size is {size}')
+        assert size < 9
+
+
+@PARTS.register_module()
 class Outer:
     def __init__(self, inner: dict, **kwargs: object) -> None:
         super().__init__()
@@ -35,9 +43,24 @@ def build(part: dict) -> None:
 @pytest.mark.parametrize(
     ('part', 'said'),
     [
-        (dict(inner=dict(type='Inner'), typo=1), r'^part\.typo: Inner has no such'),
-        (dict(inner=dict(type='Inner', siez=1)), r'^part\.inner\.siez: Inner has no'),
-        (dict(inner=dict(type='Iner')), r'^part\.inner\.type: Iner is not in the reg'),
+        (dict(inner=dict(type='Inner'), typo=1), r'^part\.typo: Outer has no such'),
+        (
+            dict(inner=dict(type='Inner', siez=1)),
+            r'siez: Inner has no such setting \(did you mean size\?\)',
+        ),
+        (
+            dict(inner=dict(type='Iner')),
+            r'type: Iner is not in the registry .*\(did you mean Inner',
+        ),
+        (dict(inner=dict(type='Strict')), r'part\.inner: .* missing 1 required .*size'),
+        (
+            dict(inner=dict(type='Strict', size=-1)),
+            r'part\.inner: ValueError in .*: siz',
+        ),
+        (
+            dict(inner=dict(type='Strict', size=9)),
+            r'AssertionError in .*: assert .* < 9',
+        ),
     ],
 )
 def test_the_place_of_a_wrong_setting_is_named(part, said):

@@ -6,11 +6,18 @@ import json
 import shutil
 
 import pytest
+from mmdet.datasets import CocoDataset
+from mmdet.evaluation.metrics import coco_metric
+from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from PIL import Image
 
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.inputs import data as data_module
-from gn_det.workbench.inputs.data import check_coco_file, check_data
+from gn_det.workbench.inputs.annotations import share_with_mmdet
+from gn_det.workbench.inputs.data import check_data
+
+register_all_modules(init_default_scope=False)
 
 
 def config(root, **dataset) -> Config:
@@ -62,14 +69,87 @@ def test_image_folder_of_another_split(root):
     shutil.rmtree(root / 'train')
     (root / 'train').mkdir()
     text = error_of(config(root))
-    assert f'image not found: {root}/train/000001.jpg' in text
+    assert f'{root}/train/000001.jpg: there is no such file, and 11 more' in text
 
 
-@pytest.mark.parametrize('metainfo', [None, dict(classes=('cat', 'dog'))])
-def test_classes_that_are_not_in_the_file(root, metainfo):
-    text = error_of(config(root, metainfo=metainfo))
-    assert 'none of the classes of CocoDataset' in text
-    assert '(circle, square, triangle)' in text
+@pytest.mark.parametrize(
+    ('metainfo', 'said'),
+    [
+        (None, '80 of the 80 classes'),
+        (dict(classes=('square', 'circle')), 'in another order'),
+    ],
+)
+def test_classes_that_are_not_in_the_file(root, metainfo, said):
+    assert said in error_of(config(root, metainfo=metainfo))
+
+
+@pytest.mark.parametrize(
+    ('head', 'said'),
+    [
+        (dict(type='FCOSHead', num_classes=80), 'model.bbox_head.num_classes is 80'),
+        (dict(type='Shared2FCBBoxHead'), 'model.bbox_head.num_classes is 80'),
+        ([dict(type='Shared2FCBBoxHead', num_classes=2)], 'model.bbox_head.0.num_cl'),
+        (dict(type='FCNMaskHead', class_agnostic=True), None),
+        (dict(type='Shared2FCBBoxHead', num_classes=3), None),
+    ],
+)
+def test_every_head_has_the_classes_of_the_data(root, head, said):
+    cfg = config(root)
+    cfg.model = dict(rpn_head=dict(type='RPNHead', num_classes=1), bbox_head=head)
+    if said is None:
+        check_data(cfg, ('train',))
+    else:
+        assert said in error_of(cfg)
+
+
+def test_image_files_are_looked_at(root):
+    image = root / 'train/000003.jpg'
+    whole = image.read_bytes()
+    for content, said in (
+        (b'', 'the file is empty'),
+        (whole[:50], 'not an image, or a damaged one'),
+    ):
+        image.write_bytes(content)
+        text = error_of(config(root))
+        assert said in text
+        assert f'images[2] (id 3), {image}' in text
+    image.unlink()
+    assert 'there is no such file; check data_prefix.img' in error_of(config(root))
+
+
+@pytest.mark.parametrize('orientation', [1, 6])
+def test_an_image_of_another_size_than_the_file_says(root, orientation):
+    image = Image.new('RGB', (48, 64))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(root / 'train/000001.jpg', exif=exif)
+    size = '48 x 64' if orientation == 1 else '64 x 48'
+    text = error_of(config(root))
+    assert f'000001.jpg: it is {size} as it is decoded' in text
+
+
+def test_masks_are_checked_where_they_are_loaded_or_evaluated(root):
+    path = root / 'annotations/instances_train.json'
+    content = json.loads(path.read_text())
+    content['annotations'][1]['segmentation'] = []
+    path.write_text(json.dumps(content))
+    check_data(config(root), ('train',))
+    load = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+    assert 'has no segmentation' in error_of(config(root, pipeline=load))
+    cfg = config(root)
+    cfg.train_evaluator = [dict(type='CocoMetric', metric=['bbox', 'segm'])]
+    assert 'has no segmentation' in error_of(cfg)
+
+
+def test_what_mmdet_loads_is_what_was_checked(root, monkeypatch):
+    check_data(config(root), ('train',))
+    monkeypatch.setattr(CocoDataset, 'COCOAPI', CocoDataset.COCOAPI)
+    monkeypatch.setattr(coco_metric, 'COCO', coco_metric.COCO)
+    share_with_mmdet()
+    monkeypatch.setattr(json, 'loads', None)
+    dataset = DATASETS.build(dict(config(root).train_dataloader.dataset, pipeline=[]))
+    assert len(dataset) == 12
+    assert dataset.cat2label == {1: 0, 2: 1, 3: 2}
 
 
 def test_inside_wrappers(root, tmp_path):
@@ -90,34 +170,12 @@ def test_remote_data_are_not_looked_for():
     check_data(config('coco/', backend_args=dict(backend='petrel')), ('train',))
 
 
-@pytest.mark.parametrize(
-    ('content', 'reason'),
-    [
-        ('', 'is not JSON'),
-        ('{"images": [', 'is not JSON'),
-        ('[]', 'it holds a list'),
-        ('{"images": [], "categories": []}', 'no list annotations'),
-        ('{"images": {}, "annotations": [], "categories": []}', 'no list images'),
-        ('{"images": [], "annotations": [], "categories": []}', 'lists no images'),
-        (
-            '{"images": [{"id": 1}], "annotations": [], "categories": []}',
-            'without a file_name',
-        ),
-    ],
-)
-def test_not_coco(tmp_path, content, reason):
-    path = tmp_path / 'ann.json'
-    path.write_text(content)
-    with pytest.raises(UserError, match=reason) as error:
-        check_coco_file(path)
-    assert str(path) in str(error.value)
-
-
-def test_test_set_without_truth_may_only_be_formatted(tmp_path):
-    (tmp_path / 'a.jpg').write_bytes(b'')
-    path = tmp_path / 'info.json'
-    path.write_text('{"images": [{"file_name": "a.jpg"}], "categories": []}')
-    dataset = dict(type='Own', data_root=str(tmp_path), ann_file='info.json')
+def test_test_set_without_truth_may_only_be_formatted(root):
+    path = root / 'annotations/instances_train.json'
+    content = json.loads(path.read_text())
+    del content['annotations']
+    path.write_text(json.dumps(content))
+    dataset = config(root).train_dataloader.dataset
     cfg = Config(
         dict(
             test_dataloader=dict(dataset=dataset),
@@ -127,32 +185,3 @@ def test_test_set_without_truth_may_only_be_formatted(tmp_path):
     check_data(cfg, ('test',))
     cfg.test_evaluator.format_only = False
     assert 'no list annotations' in error_of(cfg, ('test',))
-
-
-class TestLargeFile:
-    """Above the parse limit a file is scanned only."""
-
-    @pytest.fixture(autouse=True)
-    def no_parsing(self, monkeypatch):
-        monkeypatch.setattr(data_module, '_PARSE_LIMIT_BYTES', 0)
-
-    def test_good(self, root):
-        assert check_coco_file(root / 'annotations/instances_train.json') is None
-
-    def test_cut_short(self, root):
-        path = root / 'annotations/instances_train.json'
-        path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(UserError, match='cut short'):
-            check_coco_file(path)
-
-    def test_another_kind_of_json(self, tmp_path):
-        path = tmp_path / 'results.json'
-        path.write_text(json.dumps([dict(image_id=1)]))
-        with pytest.raises(UserError, match='not COCO JSON'):
-            check_coco_file(path)
-
-    def test_part_missing(self, tmp_path):
-        path = tmp_path / 'ann.json'
-        path.write_text('{"images": [], "categories": []}')
-        with pytest.raises(UserError, match='no list annotations'):
-            check_coco_file(path)
