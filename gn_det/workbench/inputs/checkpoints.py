@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading import loader
+from gn_det.workbench.loading.integrity import is_whole
 
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
-
-
-def is_whole(path: str | Path) -> bool:
-    """Whether a file that `torch.save` wrote is complete and undamaged.
-
-    Such a file is a zip archive: its directory stands at the end, so a file cut short
-    has none, and every member carries a checksum.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def find_resume_checkpoint(work_dir: str | Path) -> str | None:
@@ -59,11 +46,15 @@ def load_state_dict(path: str) -> Mapping[str, torch.Tensor]:
         UserError: if there is no such file, or it is not a checkpoint, or it holds more
             than weights and plain values; nothing in it is run.
     """
-    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    content = loader.peek(path)
+    state = content.get('state_dict', content)
+    if not isinstance(state, Mapping) or not state or not _are_tensors(state):
         raise UserError(f'{path} holds no state_dict of tensors')
-    return {name.removeprefix('module.'): value for name, value in state.items()}
+    return state
+
+
+def _are_tensors(state: Mapping) -> bool:
+    return all(isinstance(value, torch.Tensor) for value in state.values())
 
 
 def check_fit(model: torch.nn.Module, path: str, exact: bool = True) -> None:

@@ -1,7 +1,10 @@
-"""What counts as a weight, and the meta that lies beside weights."""
+"""What counts as a weight, how it is named, and the meta that lies beside weights."""
 
 from __future__ import annotations
 
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +12,40 @@ from torch import Tensor
 
 from gn_det.workbench.errors import UserError
 
+# `torch.compile` wraps any module, DistributedDataParallel the whole model.
+_COMPILED = re.compile(r'(?<![^.])_orig_mod\.')
+_PARALLEL = 'module.'
 # More than any layer has, less than memory has.
 _MOST_REPEATED_BYTES = 2**30
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight in a model that is neither compiled nor distributed."""
+    return _COMPILED.sub('', name).removeprefix(_PARALLEL)
+
+
+def plain_names(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict with the names of a model that is neither compiled nor distributed.
+
+    Raises:
+        UserError: if a name is there twice, with and without a prefix.
+    """
+    names = [plain_name(key) if isinstance(key, str) else key for key in state]
+    if names == list(state):
+        return state
+    if len(set(names)) < len(names):
+        raise UserError(
+            f'holds names twice, with and without "{_PARALLEL}" or "_orig_mod." before '
+            'them'
+        )
+    renamed = OrderedDict(zip(names, state.values(), strict=True))
+    # The versions of modules, by the modules' names.
+    if metadata := getattr(state, '_metadata', None):
+        renamed._metadata = OrderedDict(
+            (plain_name(f'{key}.').removesuffix('.'), value)
+            for key, value in metadata.items()
+        )
+    return renamed
 
 
 def check_weight(tensor: Tensor, name: str) -> None:

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from gn_det.workbench.atomic_files import finish
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading.digests import file_digest
 from gn_det.workbench.loading.system_errors import name_refused_files
-from gn_det.workbench.zoo.digests import file_digest
 from gn_det.workbench.zoo.mirrors import MIRRORS_VARIABLE, addresses
 from gn_det.workbench.zoo.sources import Source, resolve
 from gn_det.workbench.zoo.transfer import (

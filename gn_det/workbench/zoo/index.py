@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading.digests import Digest
 from gn_det.workbench.zoo import metafile as metafiles
-from gn_det.workbench.zoo.digests import Digest
 from gn_det.workbench.zoo.metafile import (
     LOADABLE_FORMATS,
     BoxResult,

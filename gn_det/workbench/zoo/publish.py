@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from gn_det.workbench.atomic_files import finish, partial_file
+from gn_det.workbench.atomic_files import finish, partial_file, replacing
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading.digests import file_digest
 from gn_det.workbench.loading.files import load_file
+from gn_det.workbench.loading.integrity import sealed
 from gn_det.workbench.loading.system_errors import name_refused_files
-from gn_det.workbench.loading.weights import check_values, check_weight, meta_of
-from gn_det.workbench.zoo.digests import file_digest
+from gn_det.workbench.loading.weights import (
+    check_values,
+    check_weight,
+    meta_of,
+    plain_names,
+)
 
 _SUFFIXES = ('.pth', '.pt', '.safetensors')
 # A meta has some thousands: classes, colours, settings.
@@ -43,6 +49,9 @@ def publish(
     trust: bool = False,
 ) -> tuple[Path, list[str]]:
     """Write the weights of a checkpoint to `PREFIX-<sha256[:8]>.pth`.
+
+    The whole sha256 is written beside it, as `sha256sum -c` reads it, and into the
+    metadata of safetensors (see `integrity.sealed`); loading checks what it finds.
 
     Kept are the weights and the meta (classes, config, what a conversion noted);
     optimizer, schedules, message hub, the training copy that an EMA hook keeps, and
@@ -85,6 +94,8 @@ def publish(
             if target.exists() and file_digest(target) != digest:
                 raise UserError(f'{target} is another file; it was left as it is')
             finish(partial, target)
+        with replacing(target.with_name(f'{target.name}.sha256')) as beside:
+            beside.write_text(f'{digest}  {target.name}\n', encoding='utf-8')
     except OSError as error:
         raise UserError(
             f'cannot write {prefix}-*{suffix}: {error.strerror or error}'
@@ -109,6 +120,7 @@ def _split(content: Any) -> tuple[Mapping[str, torch.Tensor], dict, list[str]]:
             raise UserError(f'holds no state_dict: the name {name!r} is no text')
         check_weight(value, name)
     check_values(state)
+    state = plain_names(state)
     given = meta_of(content)
     meta = _plain_meta({k: v for k, v in given.items() if k not in _RUN_META})
     dropped = [k for k in content if k not in ('state_dict', 'meta')] if wrapped else []
@@ -180,10 +192,9 @@ def serialize(
     if safetensors:
         from safetensors.torch import save
 
-        # One entry only: the library writes several in an order that changes.
         header = {'meta': _as_json(meta)}
         try:
-            return save(dict(state), header)
+            return sealed(save(dict(state)), header)
         # The library looks a dtype up in a table of its own.
         except KeyError as error:
             dtype = error.args[0]

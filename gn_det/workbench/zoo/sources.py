@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.zoo.digests import Digest
+from gn_det.workbench.loading.digests import Digest
 from gn_det.workbench.zoo.web_address import split, without_password
 
 HUB_PREFIXES = ('open-mmlab://', 'openmmlab://')

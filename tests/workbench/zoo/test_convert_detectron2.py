@@ -26,7 +26,7 @@ STD_9X = np.float32([57.375, 57.12, 58.395]).reshape(3, 1, 1)
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
-    path = tmp_path_factory.mktemp('detectron2') / 'model_final_dc5d9e.pkl'
+    path = tmp_path_factory.mktemp('detectron2') / 'model_final.pkl'
     content = {'model': detectron2_state(), '__author__': 'Detectron2 Model Zoo'}
     return write_pickle(path, content)
 

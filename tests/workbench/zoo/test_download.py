@@ -14,8 +14,8 @@ import torch
 from filelock import FileLock
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading.digests import Digest
 from gn_det.workbench.zoo import index, transfer
-from gn_det.workbench.zoo.digests import Digest
 from gn_det.workbench.zoo.download import download, download_all
 from gn_det.workbench.zoo.index import Weights
 from gn_det.workbench.zoo.mirrors import addresses

@@ -16,9 +16,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading.digests import Digest
 from gn_det.workbench.loading.files import load_file
 from gn_det.workbench.loading.weights import check_weight
-from gn_det.workbench.zoo.digests import Digest
 from gn_det.workbench.zoo.publish import publish
 from tests.running import assert_success, run
 
@@ -98,6 +98,8 @@ def test_name_holds_the_digest_of_the_content(source, tmp_path, suffix):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert path.name == f'gn-{digest[:8]}{suffix}'
     assert Digest.from_name(path.name).matches(path)
+    beside = path.with_name(f'{path.name}.sha256')
+    assert beside.read_text() == f'{digest}  {path.name}\n'
 
 
 @pytest.mark.parametrize('safetensors', [True, False])
@@ -132,6 +134,14 @@ def test_shared_weights_become_their_own(tmp_path):
     assert_same(load_file(path)['state_dict'], {'a': shared, 'b': shared})
 
 
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.'])
+def test_names_of_wrapped_models_become_plain(tmp_path, prefix):
+    state = {f'{prefix}w': torch.ones(2), f'{prefix}a._orig_mod.b': torch.ones(1)}
+    torch.save({'state_dict': state}, tmp_path / 'a.pth')
+    path, _ = publish(tmp_path / 'a.pth', tmp_path / 'gn')
+    assert load_file(path)['state_dict'].keys() == {'w', 'a.b'}
+
+
 def test_weights_without_meta(tmp_path):
     torch.save({'w': torch.ones(2)}, tmp_path / 'a.pth')
     path, dropped = publish(tmp_path / 'a.pth', tmp_path / 'gn')
@@ -160,7 +170,11 @@ def test_another_file_of_that_name_is_left_alone(source, tmp_path):
     with pytest.raises(UserError, match=f'{path.name} is another file'):
         publish(source, tmp_path / 'gn')
     assert path.read_bytes() == b'mine'
-    assert sorted(os.listdir(tmp_path)) == sorted([source.name, path.name])
+    assert {each.name for each in tmp_path.iterdir()} == {
+        source.name,
+        path.name,
+        f'{path.name}.sha256',
+    }
 
 
 @pytest.mark.parametrize('step', ['fsync', 'replace'])

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading.weights import plain_names
 from gn_det.workbench.zoo.convert.layout import Detector, ResNet
 
 DETECTRON_MEAN = (102.9801, 115.9465, 122.7717)
@@ -109,7 +110,4 @@ def unwrap(content: Any, *keys: str) -> dict[str, Any]:
         content = next((content[key] for key in keys if key in content), content)
     if not isinstance(content, dict) or not content:
         raise UserError('holds no named weights')
-    names = [str(name).removeprefix('module.') for name in content]
-    if len(set(names)) < len(names):
-        raise UserError('holds names twice, with and without "module." before them')
-    return dict(zip(names, content.values(), strict=True))
+    return dict(plain_names({str(name): value for name, value in content.items()}))

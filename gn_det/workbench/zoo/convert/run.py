@@ -13,9 +13,10 @@ from torch import Tensor
 
 from gn_det.version import __version__
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading.digests import file_digest
 from gn_det.workbench.loading.files import load_file
 from gn_det.workbench.loading.system_errors import name_refused_files
-from gn_det.workbench.loading.weights import check_values
+from gn_det.workbench.loading.weights import check_values, plain_name
 from gn_det.workbench.zoo.convert import detectron, detectron2, imagenet, mmdet
 from gn_det.workbench.zoo.convert.conversion import Conversion, Preprocessing, describe
 from gn_det.workbench.zoo.convert.layout import Detector, ResNet
@@ -25,7 +26,6 @@ from gn_det.workbench.zoo.convert.writing import (
     write_checkpoint,
     write_torch,
 )
-from gn_det.workbench.zoo.digests import file_digest
 
 FORMATS: dict[str, Callable[[Any], Conversion]] = {
     'detectron': detectron.convert,
@@ -228,7 +228,7 @@ def _hint(content: Any, from_format: str) -> str:
     if isinstance(content, dict):
         for inner in (content, *content.values()):
             if isinstance(inner, dict):
-                names.update(str(name).removeprefix('module.') for name in inner)
+                names.update(plain_name(str(name)) for name in inner)
     for name, signs in _SIGNS.items():
         if name == _SAME_NAMES.get(from_format, from_format):
             continue

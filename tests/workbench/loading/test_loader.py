@@ -17,24 +17,16 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
+from gn_det.workbench import _fetch
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading import loader
 from gn_det.workbench.loading.files import TRUST_VARIABLE, trust_local_files
-from gn_det.workbench.zoo import loader
 from tests.running import assert_success, run
+from tests.workbench.loading.evil import Evil
 from tests.workbench.zoo.server import hashed_name
 
 FORK = multiprocessing.get_context('fork')
 WEIGHTS = {'conv.weight': torch.randn(4, 3, 1, 1), 'conv.bias': torch.randn(4)}
-
-
-class Evil:
-    """Makes a folder when it is unpickled with full rights."""
-
-    def __init__(self, place):
-        self.place = str(place)
-
-    def __reduce__(self):
-        return (os.mkdir, (self.place,))
 
 
 class Model(BaseModule):
@@ -61,7 +53,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     for name in (TRUST_VARIABLE, 'GN_DET_OFFLINE', 'GN_DET_MIRRORS'):
         monkeypatch.delenv(name, raising=False)
-    loader.install()
+    loader.install(_fetch)
 
 
 @pytest.fixture
@@ -78,21 +70,19 @@ def hub(tmp_path, server):
 
 
 def test_every_scheme_is_ours():
-    assert {
-        prefix: loads.__module__ for prefix, loads in CheckpointLoader._schemes.items()
-    } == dict.fromkeys(CheckpointLoader._schemes, loader.__name__)
+    assert set(CheckpointLoader._schemes.values()) == {loader.load_from_gn_det}
 
 
 def test_it_is_installed_whenever_mmengine_comes():
     code = (
         'import sys\n'
-        'from gn_det.workbench.zoo import loader\n'
-        'for _ in range(2): loader.install()\n'
+        'from gn_det.workbench.loading import loader\n'
+        'for _ in range(2): loader.install(None)\n'
         'assert "mmengine.runner" not in sys.modules\n'
         'finders = len(sys.meta_path)\n'
         'from mmengine.runner import CheckpointLoader\n'
         'assert len(sys.meta_path) == finders - 1\n'
-        'assert CheckpointLoader._schemes[""] is loader.load_from_local\n'
+        'assert CheckpointLoader._schemes[""] is loader.load_from_gn_det\n'
     )
     assert_success(run(sys.executable, '-c', code))
 
@@ -186,7 +176,7 @@ class TestNetwork:
         }
         monkeypatch.setattr('mmengine.fileio.get_file_backend', lambda *_, **__: files)
         assert load(f'{scheme}a.pth').keys() == WEIGHTS.keys()
-        with pytest.raises(UserError, match=rf'{scheme}evil.pth is .*posix\.mkdir'):
+        with pytest.raises(UserError, match=rf'{scheme}evil.pth asks for posix\.mkdir'):
             load(f'{scheme}evil.pth')
         assert not (tmp_path / 'pwned').exists()
 
@@ -261,7 +251,7 @@ def _rank(rank, meeting, url, hub_folder, result):
         'gloo', init_method=f'file://{meeting}', rank=rank, world_size=2
     )
     try:
-        result[rank] = sorted(loader.load_from_http(url, 'cpu'))
+        result[rank] = sorted(loader.read(url))
     except (UserError, ZeroDivisionError) as error:
         result[rank] = f'{type(error).__name__}: {error}'
 
@@ -305,7 +295,7 @@ def test_defect_in_the_first_rank_does_not_leave_the_others_waiting(
     def fail(*_, **__):
         raise ZeroDivisionError('a defect')
 
-    monkeypatch.setattr('gn_det.workbench.zoo.download.download', fail)
+    monkeypatch.setattr('gn_det.workbench.zoo.fetch.download', fail)
     result = in_two_ranks(tmp_path, 'http://user:geheim@127.0.0.1:9/a.pth')
     assert result[0] == 'ZeroDivisionError: a defect'
     assert result[1] == (

@@ -1,0 +1,191 @@
+"""mmengine's checkpoint loader with our downloads, and no more rights than needed.
+
+`init_cfg`, `load_from`, `--resume` and the inferencers all ask mmengine's
+`CheckpointLoader`. Its own loaders unpickle what they get with full rights (mmengine
+0.10.7 from the network, the OneDL fork wherever the restricted load fails) and look at
+no digest. Each scheme is registered again here.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gn_det.workbench.errors import UserError
+
+_MODULE = 'mmengine.runner.checkpoint'
+_NETWORK = (
+    'http://',
+    'https://',
+    'open-mmlab://',
+    'openmmlab://',
+    'torchvision://',
+    'modelzoo://',
+    'mmcls://',
+)
+_STORES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
+_PAVI = 'pavi://'
+
+_fetch: Callable[[str], Path] | None = None
+# What `peek` has read within `read_once`, for mmengine to take.
+_held: dict[str, Any] | None = None
+_run_folder: Path | None = None
+
+
+def install(fetch: Callable[[str], Path]) -> None:
+    """Register the loader; calling it again changes nothing.
+
+    mmengine's Runner is not imported for it: where it is not there yet, the loader is
+    registered when it comes.
+
+    Args:
+        fetch: the file that an address of the network stands for, its digest checked.
+    """
+    global _fetch
+    _fetch = fetch
+    if _MODULE in sys.modules:
+        _register(sys.modules[_MODULE])
+    elif not any(isinstance(finder, _Watcher) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Watcher())
+
+
+class _Watcher(importlib.abc.MetaPathFinder):
+    """Registers the loader as soon as mmengine's module has been imported."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        if fullname != _MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: ModuleType) -> None:
+            execute(module)
+            _register(module)
+
+        spec.loader.exec_module = execute_and_register
+        return spec
+
+
+def _register(module: ModuleType) -> None:
+    module.CheckpointLoader.register_scheme(
+        ('', *_NETWORK, *_STORES, _PAVI), load_from_gn_det, force=True
+    )
+
+
+# mmengine's log names a loader by what follows `load_from_`.
+def load_from_gn_det(filename: str, map_location: Any = None) -> dict:
+    """What mmengine gets of a checkpoint: without what it would run, or delete."""
+    from gn_det.workbench.loading.disarming import disarmed
+
+    held = None if _held is None else _held.pop(filename, None)
+    content = read(filename, map_location) if held is None else held
+    if _run_folder is not None:
+        folder = _run_folder
+    else:
+        folder = None if '://' in filename else Path(filename).expanduser().parent
+    return disarmed(content, filename, folder, _is_trusted(filename))
+
+
+@contextmanager
+def read_once(run_folder: str | Path | None = None) -> Iterator[None]:
+    """Read each checkpoint once in this block: `peek` keeps it for mmengine.
+
+    Args:
+        run_folder: where the run keeps its checkpoints, if it goes on from one.
+    """
+    global _held, _run_folder
+    _held, _run_folder = {}, None if run_folder is None else Path(run_folder)
+    try:
+        yield
+    finally:
+        _held = _run_folder = None
+
+
+def peek(filename: str) -> dict:
+    """A checkpoint to look at and leave as it is: `read`, within `read_once` once."""
+    if _held is None:
+        return read(filename)
+    if filename not in _held:
+        _held[filename] = read(filename)
+    return _held[filename]
+
+
+def read(filename: str, map_location: Any = 'cpu') -> dict:
+    """The content of a checkpoint file, or address of any scheme of mmengine's.
+
+    Files of this machine are read with full rights after `trust_local_files()`; what
+    comes from elsewhere never is.
+
+    Raises:
+        UserError: as `load_file`, and for files of other programs, which are named.
+    """
+    from gn_det.workbench.loading.files import load_file, load_torch
+
+    if filename.startswith(_NETWORK):
+        path = _fetch(filename)
+        content = load_file(path, map_location=map_location, digest_known=True)
+    elif any(re.match(prefix, filename) for prefix in _STORES):
+        from mmengine.fileio import get_file_backend
+
+        store = get_file_backend(filename, backend_args={'backend': 'petrel'})
+        file = io.BytesIO(store.get(filename))
+        content = load_torch(file, map_location=map_location, name=filename)
+    elif filename.startswith(_PAVI):
+        raise UserError(f'{filename}: pavi:// is not supported; name the file itself')
+    else:
+        content = load_file(
+            os.path.expanduser(filename),
+            trust=_is_trusted(filename),
+            map_location=map_location,
+        )
+    content = _of_mmengine(content, filename)
+    if filename.startswith('mmcls://'):
+        from mmengine.runner.checkpoint import _process_mmcls_checkpoint
+
+        return _process_mmcls_checkpoint(content)
+    return content
+
+
+def _is_trusted(filename: str) -> bool:
+    from gn_det.workbench.loading.files import local_files_are_trusted
+
+    return '://' not in filename and local_files_are_trusted()
+
+
+def _of_mmengine(content: Any, name: str) -> dict:
+    """A checkpoint with the names of a plain model; files of others are named."""
+    from gn_det.workbench.loading.weights import plain_names
+
+    if not isinstance(content, dict):
+        raise UserError(f'{name} holds a {type(content).__name__}, not a checkpoint')
+    for key, program in (('blobs', 'Detectron'), ('model', 'detectron2')):
+        values = content.get(key)
+        if isinstance(values, dict) and any(
+            isinstance(value, np.ndarray) for value in values.values()
+        ):
+            raise UserError(
+                f'{name} is a file of {program}; convert it first with '
+                f'python tools/convert.py {name} OUT.pth --from {program.lower()}'
+            )
+    if isinstance(content.get('state_dict'), dict):
+        content['state_dict'] = plain_names(content['state_dict'])
+        return content
+    return plain_names(content)
