@@ -22,8 +22,9 @@ def report_errors() -> Iterator[None]:
 
     An exception with an `exit_code`, as `UserError` has, becomes the line `error: …`,
     the last on the screen. Ctrl-C ends with exit code 130, a gone reader of stdout with
-    141, both without a stack trace. In a distributed run only rank 0 speaks. Other
-    exceptions are defects and keep their trace.
+    141, both without a stack trace. In a distributed run rank 0 speaks for all, except
+    of what one met alone: an exception with `on_any_rank`. Other exceptions are defects
+    and keep their trace.
     """
     # A handler whose stream is gone would print a stack trace for each line.
     logging.raiseExceptions = False
@@ -46,7 +47,8 @@ def report_errors() -> Iterator[None]:
     except Exception as error:
         if not hasattr(error, 'exit_code'):
             raise
-        _leave(f'error: {error}', error.exit_code)
+        of_all = not getattr(error, 'on_any_rank', False)
+        _leave(f'error: {error}', error.exit_code, of_all)
 
 
 @contextlib.contextmanager
@@ -56,10 +58,10 @@ def quiet_imports() -> Iterator[None]:
         yield
 
 
-def _leave(text: str, code: int) -> NoReturn:
+def _leave(text: str, code: int, of_all: bool = True) -> NoReturn:
     # A name in it may hold line ends or the terminal's control characters.
     line = ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    if os.environ.get('RANK', '0') == '0':
+    if not of_all or os.environ.get('RANK', '0') == '0':
         sys.stderr.write(f'{line}\n')
     sys.exit(code)
 

@@ -23,6 +23,7 @@ from gn_det.workbench.evaluation.coco_figures import (
     coco_figures,
     is_finite,
 )
+from gn_det.workbench.inputs.images import size_differs
 
 _DEFAULT_ITEMS = (*FIGURES[:6], 'AR@100')
 
@@ -58,6 +59,26 @@ class CocoAPMetric(CocoMetric):
                 f'metric_items: {", ".join(sorted(unknown))} of {self.metrics} is '
                 f'unknown; there are {", ".join(FIGURES)}'
             )
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep the predictions of a batch.
+
+        Raises:
+            UserError: if an image is not of the size that the annotation file says: its
+                masks could not be compared.
+        """
+        known = self._coco_api.imgs if self._coco_api is not None else {}
+        for sample in data_samples:
+            image, found = known.get(sample['img_id']), sample.get('ori_shape')
+            if image is None or found is None:
+                continue
+            said = image['height'], image['width']
+            if tuple(found[:2]) != said:
+                raise UserError(
+                    f'image {image["file_name"]} (id {image["id"]!r}): '
+                    f'{size_differs(tuple(found[:2]), said)}'
+                )
+        super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """AP figures, 0–1, of all results collected over the validation set."""

@@ -6,7 +6,6 @@ import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -14,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+
+from gn_det.workbench.inputs import images
 
 
 def load_predictions(path: str | Path) -> list[dict]:
@@ -66,10 +67,10 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         OSError: if the file is missing or not an image.
     """
-    image = cv2.imread(str(path))
-    if image is None:
-        raise OSError(f'cannot read image {path}')
-    return image[..., ::-1]
+    try:
+        return images.read_image(path)[..., ::-1]
+    except images.Unreadable as reason:
+        raise OSError(f'cannot read image {path}: {reason}') from reason
 
 
 def coco_objects(

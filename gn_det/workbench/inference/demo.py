@@ -19,12 +19,11 @@ from gn_det.workbench.errors import UserError
 from gn_det.workbench.inference.detector import Detections, Detector, category_ids
 from gn_det.workbench.inference.sources import (
     VIDEO_SUFFIXES,
-    Unreadable,
     Video,
     find_files,
     open_video,
-    read_image,
 )
+from gn_det.workbench.inputs.images import Unreadable, check_name, read_image
 
 RESULTS_NAME = 'predictions.json'
 PAINTED_NAME = 'painted'
@@ -92,6 +91,11 @@ def run_demo(
         if images:
             demo.run_images(progress(images, 'images', len(images)))
         for file in videos:
+            try:
+                check_name(file)
+            except Unreadable as reason:
+                demo.skip(file, str(reason))
+                continue
             video = open_video(file)
             if video is None:
                 demo.skip(file, 'no frame of it can be read as a video')
@@ -109,6 +113,10 @@ def check_places(source: str | Path, out_dir: str | Path) -> list[Path]:
         UserError: if there are none, or they lie in `out_dir`.
     """
     files = find_files(source)
+    try:
+        check_name(out_dir)
+    except Unreadable as reason:
+        raise UserError(f'--out-dir {str(out_dir)!a}: {reason}') from reason
     folders = {file.resolve().parent for file in files}
     for place in (Path(out_dir), Path(out_dir) / PAINTED_NAME):
         if place.resolve() in folders:

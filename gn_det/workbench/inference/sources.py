@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from gn_det.workbench.errors import UserError
 
@@ -64,45 +63,6 @@ def find_files(source: str | Path) -> list[Path]:
     if not files:
         raise UserError(f'no files in {source.absolute()}')
     return files
-
-
-class Unreadable(Exception):
-    """A file is no image that OpenCV reads; the text says why."""
-
-
-def read_image(path: Path) -> np.ndarray:
-    """The (H, W, 3) bytes of an image in BGR.
-
-    Raises:
-        Unreadable: if the file is no image, damaged, or of a kind OpenCV cannot read.
-    """
-    try:
-        # OpenCV, which reads as in training, fills what is cut off with grey.
-        with Image.open(path) as image:
-            image.load()
-            kind = f'{image.format} of mode {image.mode}'
-    except UnidentifiedImageError as error:
-        if _read(path) is None:
-            raise Unreadable('not an image, or a damaged one') from error
-        raise Unreadable(
-            f'Pillow does not know its kind, as of colours in floating point; {_AS_PNG}'
-        ) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Unreadable('not an image, or a damaged one') from error
-    read = _read(path)
-    if read is None:
-        raise Unreadable(f'OpenCV does not read {kind}; {_AS_PNG}')
-    return read
-
-
-_AS_PNG = 'save it with 8 bits, as PNG'
-
-
-def _read(path: Path) -> np.ndarray | None:
-    try:
-        return cv2.imread(str(path))
-    except cv2.error:
-        return None
 
 
 def open_video(path: Path) -> Video | None:

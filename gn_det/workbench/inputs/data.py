@@ -19,7 +19,7 @@ from gn_det.workbench.inputs.annotations.reading import SharedCOCO
 from gn_det.workbench.inputs.building import registered, type_name
 from gn_det.workbench.inputs.config_parts import evaluators, leaf_datasets
 from gn_det.workbench.inputs.heads import check_heads
-from gn_det.workbench.inputs.images import Unreadable, decoded_size
+from gn_det.workbench.inputs.images import Unreadable, decoded_size, size_differs
 
 _HOW_TO_SET = 'put or link the data there, or pass --cfg-options data_root=PATH'
 # Files whose first bytes are read before a run; of a larger set so many, spread evenly.
@@ -92,9 +92,12 @@ class _File:
             if classes is not None and not dataset.get('return_classes'):
                 annotations.check_classes(self.path, content, classes, where)
                 check_heads(cfg, classes, where)
-        folders = {image_folder(dataset): where for dataset, where in self.datasets}
-        for folder, where in folders.items():
-            _check_images(self.path, content['images'], folder, where)
+        folders = {
+            (image_folder(dataset), _turns(dataset)): where
+            for dataset, where in self.datasets
+        }
+        for (folder, turned), where in folders.items():
+            _check_images(self.path, content['images'], folder, turned, where)
         takers = self.evaluators + len(self.datasets)
         annotations.hand_on(self.path, content, takers)
         return notes
@@ -156,6 +159,16 @@ def _kinds(cfg: Config, split: str) -> list[str]:
     return ['bbox', 'segm'] if loaded or 'segm' in asked else ['bbox']
 
 
+def _turns(dataset: ConfigDict) -> bool:
+    """Whether images are loaded turned as their EXIF data say."""
+    loading = (
+        step.get('color_type', 'color')
+        for step in dataset.get('pipeline') or ()
+        if type_name(step) == 'LoadImageFromFile'
+    )
+    return all(kind in ('color', 'grayscale') for kind in loading)
+
+
 def _with_pipelines(dataset: ConfigDict) -> Iterator[ConfigDict]:
     yield dataset
     for inner in [dataset.get('dataset'), *(dataset.get('datasets') or ())]:
@@ -202,7 +215,7 @@ def _check_places(dataset: ConfigDict, where: str) -> str:
 
 
 def _check_images(
-    ann_file: str, images: list[dict[str, Any]], folder: str, where: str
+    ann_file: str, images: list[dict[str, Any]], folder: str, turned: bool, where: str
 ) -> None:
     """Every image is there and not empty; those looked into are of the size it says."""
     paths = [os.path.join(folder, image['file_name']) for image in images]
@@ -228,26 +241,12 @@ def _check_images(
         )
     for number in range(0, len(images), -(-len(images) // _LOOKED_INTO)):
         try:
-            found = decoded_size(paths[number])
+            found = decoded_size(paths[number], turned)
         except Unreadable as reason:
             _refuse(ann_file, images, number, paths[number], str(reason))
         said = images[number]['height'], images[number]['width']
         if found not in (None, said):
             _refuse(ann_file, images, number, paths[number], size_differs(found, said))
-
-
-def size_differs(found: tuple[int, int], said: tuple[int, int]) -> str:
-    """Words for an image decoded at another (height, width) than a file says."""
-    text = (
-        f'it is {found[1]} x {found[0]} as it is decoded, and the annotation file says '
-        f'{said[1]} x {said[0]}'
-    )
-    if found == said[::-1]:
-        text += (
-            ': EXIF data may turn it; write the sides as it is shown, with boxes and '
-            'masks to match'
-        )
-    return f'{text}; correct width and height'
 
 
 def _refuse(

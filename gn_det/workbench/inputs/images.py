@@ -32,10 +32,15 @@ def check_name(path: str | Path) -> None:
         raise Unreadable('its name is not UTF-8; rename it') from error
 
 
-def decoded_size(path: str | Path) -> tuple[int, int] | None:
+def decoded_size(path: str | Path, turned: bool = True) -> tuple[int, int] | None:
     """Height and width at which an image is decoded, by its first bytes.
 
-    None if Pillow does not know its kind, which OpenCV may.
+    Args:
+        path: its file.
+        turned: whether it is turned as its EXIF data say, which OpenCV does.
+
+    Returns:
+        The size; None if Pillow does not know the kind of file, which OpenCV may.
 
     Raises:
         Unreadable: if there is no such file, it is empty or damaged, or says that it
@@ -43,14 +48,14 @@ def decoded_size(path: str | Path) -> tuple[int, int] | None:
     """
     check_name(path)
     try:
-        if not os.path.getsize(path):
-            raise Unreadable('the file is empty')
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+            turned &= image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
     except FileNotFoundError as error:
         raise Unreadable('there is no such file') from error
-    except UnidentifiedImageError:
+    except UnidentifiedImageError as error:
+        if not os.path.getsize(path):
+            raise Unreadable('the file is empty') from error
         return None
     except Image.DecompressionBombError as error:
         raise Unreadable(
@@ -59,6 +64,20 @@ def decoded_size(path: str | Path) -> tuple[int, int] | None:
     except (OSError, SyntaxError, ValueError) as error:
         raise Unreadable('not an image, or a damaged one') from error
     return (width, height) if turned else (height, width)
+
+
+def size_differs(found: tuple[int, int], said: tuple[int, int]) -> str:
+    """Words for an image decoded at another (height, width) than a file says."""
+    text = (
+        f'it is {found[1]} x {found[0]} as it is decoded, and the annotation file says '
+        f'{said[1]} x {said[0]}'
+    )
+    if found == said[::-1]:
+        text += (
+            ': EXIF data may turn it; write the sides as it is shown, with boxes and '
+            'masks to match'
+        )
+    return f'{text}; correct width and height'
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -20,6 +20,7 @@ from gn_det.workbench.inputs import checkpoints
 from gn_det.workbench.inputs.annotations import share_with_mmdet
 from gn_det.workbench.inputs.building import name_wrong_settings, registered
 from gn_det.workbench.inputs.data import check_data
+from gn_det.workbench.inputs.image_loading import name_broken_images
 from gn_det.workbench.report import report_at_end
 from gn_det.workbench.runtime.distributed import prepare_distributed
 from gn_det.workbench.runtime.lr_scaling import check_resumed_length, stretch_iterations
@@ -65,6 +66,7 @@ def build_runner(
         runner = RUNNERS.build(cfg)
     else:
         runner = (Runner if verbose else QuietRunner).from_cfg(cfg)
+    name_broken_images(runner)
     for note in odd:
         runner.logger.warning(note)
     return runner
