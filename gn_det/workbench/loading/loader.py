@@ -14,14 +14,11 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import numpy as np
 
 from gn_det.workbench.errors import UserError
 
@@ -39,9 +36,8 @@ _STORES = (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
 _PAVI = 'pavi://'
 
 _fetch: Callable[[str], Path] | None = None
-# What `peek` has read within `read_once`, for mmengine to take.
-_held: dict[str, Any] | None = None
-_run_folder: Path | None = None
+# What `peek` has read and mmengine has not taken yet: its name, state, and content.
+_held: tuple[str, Any, dict] | None = None
 
 
 def install(fetch: Callable[[str], Path]) -> None:
@@ -85,9 +81,12 @@ class _Watcher(importlib.abc.MetaPathFinder):
 
 
 def _register(module: ModuleType) -> None:
+    from gn_det.workbench.loading.data_files import restrict_pickles
+
     module.CheckpointLoader.register_scheme(
         ('', *_NETWORK, *_STORES, _PAVI), load_from_gn_det, force=True
     )
+    restrict_pickles()
 
 
 # mmengine's log names a loader by what follows `load_from_`.
@@ -95,37 +94,45 @@ def load_from_gn_det(filename: str, map_location: Any = None) -> dict:
     """What mmengine gets of a checkpoint: without what it would run, or delete."""
     from gn_det.workbench.loading.disarming import disarmed
 
-    held = None if _held is None else _held.pop(filename, None)
-    content = read(filename, map_location) if held is None else held
-    if _run_folder is not None:
-        folder = _run_folder
+    global _held
+    content = _kept(filename)
+    if content is None:
+        content = read(filename, map_location)
     else:
-        folder = None if '://' in filename else Path(filename).expanduser().parent
+        _held = None
+    folder = None if '://' in filename else Path(filename).expanduser().parent
     return disarmed(content, filename, folder, _is_trusted(filename))
 
 
-@contextmanager
-def read_once(run_folder: str | Path | None = None) -> Iterator[None]:
-    """Read each checkpoint once in this block: `peek` keeps it for mmengine.
-
-    Args:
-        run_folder: where the run keeps its checkpoints, if it goes on from one.
-    """
-    global _held, _run_folder
-    _held, _run_folder = {}, None if run_folder is None else Path(run_folder)
-    try:
-        yield
-    finally:
-        _held = _run_folder = None
-
-
 def peek(filename: str) -> dict:
-    """A checkpoint to look at and leave as it is: `read`, within `read_once` once."""
-    if _held is None:
-        return read(filename)
-    if filename not in _held:
-        _held[filename] = read(filename)
-    return _held[filename]
+    """A checkpoint to look at and leave as it is, which mmengine is to load next.
+
+    It is read once: kept until mmengine takes it, another one is looked at, or the file
+    is another.
+    """
+    global _held
+    content = _kept(filename)
+    if content is None:
+        # Not two in memory.
+        _held = None
+        content = read(filename)
+        _held = filename, _state(filename), content
+    return content
+
+
+def _kept(filename: str) -> dict | None:
+    if _held is None or _held[:2] != (filename, _state(filename)):
+        return None
+    return _held[2]
+
+
+def _state(filename: str) -> Any:
+    """By what a file of this machine is seen to be another; the rest has digests."""
+    try:
+        status = os.stat(os.path.expanduser(filename))
+    except (OSError, ValueError):
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, _is_trusted(filename)
 
 
 def read(filename: str, map_location: Any = 'cpu') -> dict:
@@ -172,6 +179,8 @@ def _is_trusted(filename: str) -> bool:
 
 def _of_mmengine(content: Any, name: str) -> dict:
     """A checkpoint with the names of a plain model; files of others are named."""
+    import numpy as np
+
     from gn_det.workbench.loading.weights import plain_names
 
     if not isinstance(content, dict):

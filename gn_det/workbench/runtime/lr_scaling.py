@@ -13,9 +13,9 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.loading import loader
 
 # By launcher: where the number of processes stands, and the number of this one.
 _PROCESSES = {
@@ -110,7 +110,7 @@ def check_resumed_length(cfg: Config) -> None:
     loop, scaling = cfg.get('train_cfg') or {}, cfg.get('auto_scale_lr') or {}
     if not (cfg.get('resume') and scaling.get('enable') and 'max_iters' in loop):
         return
-    checkpoint = CheckpointLoader.load_checkpoint(cfg.load_from, map_location='cpu')
+    checkpoint = loader.peek(cfg.load_from)
     hub = checkpoint.get('message_hub') or {}
     before = (hub.get('runtime_info') or {}).get('max_iters')
     if before is not None and before != loop.max_iters:
