@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -37,3 +37,26 @@ def flat(value: Any, key: str = '') -> Iterator[tuple[str, str]]:
         return
     for name, item in items:
         yield from flat(item, f'{key}.{name}' if key else str(name))
+
+
+def differences(
+    cfg: Config, earlier: Mapping[str, Any], parts: Sequence[str]
+) -> list[str]:
+    """Where settings are not as they were, such as `optim_wrapper.lr: 0.02, was 0.01`.
+
+    Args:
+        cfg: as it is now.
+        earlier: as a dump of it had them, in which classes are names.
+        parts: the settings at the top to compare.
+    """
+    now, then = (
+        dict(flat({part: settings.get(part) for part in parts}))
+        for settings in (cfg, earlier)
+    )
+    absent = repr(None)
+    return [
+        f'{key}: {now.get(key, absent)}, was {then.get(key, absent)}'
+        for key in dict.fromkeys((*now, *then))
+        if now.get(key, absent) != then.get(key, absent)
+        and not now.get(key, absent).startswith('<class')
+    ]
