@@ -13,6 +13,8 @@ from mmengine.config import Config
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.inputs.config_names import find_config, packaged_configs
+from gn_det.workbench.inputs.config_styles import name_types, restore_tuples
+from gn_det.workbench.inputs.settings import check_settings
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _EVALUATORS = ('val_evaluator', 'test_evaluator')
@@ -27,7 +29,8 @@ def load_config(
     not only the variable of that name at the top of the file.
 
     Args:
-        path: a `.py` config, or what `find_config` takes for one.
+        path: a `.py` or `.json` config, of old or new style, or what `find_config`
+            takes for one.
         options: dotted keys and values to override.
         work_dir: outranks the config's own; the default is `work_dirs/<config name>`.
 
@@ -42,8 +45,9 @@ def load_config(
         # Modules that a config imports announce things; stdout is the tools' own.
         with contextlib.redirect_stdout(sys.stderr):
             cfg = Config.fromfile(path)
-    except (SyntaxError, OSError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # A config is code: it can raise anything.
         raise UserError(f'cannot read config {path}: {_one_line(error)}') from error
+    cfg = name_types(cfg) if path.endswith('.py') else restore_tuples(cfg)
     options = dict(options or {})
     data_root = options.pop('data_root', None)
     if data_root is not None:
@@ -54,6 +58,7 @@ def load_config(
         raise UserError(
             f'--cfg-options does not fit {path}: {_one_line(error)}'
         ) from error
+    check_settings(cfg, options)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
@@ -115,4 +120,5 @@ def _near_names(path: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__

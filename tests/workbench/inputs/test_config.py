@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import Resize
+from mmdet.registry import DATASETS, TRANSFORMS
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.building import registered, type_name
 from gn_det.workbench.inputs.config import load_config
 
 GN_CONFIG = 'configs/gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py'
@@ -83,3 +90,91 @@ def test_data_root_needs_one_in_the_config(tmp_path):
     path.write_text('model = dict()\n')
     with pytest.raises(UserError, match='has no data_root'):
         load_config(str(path), {'data_root': 'x'})
+
+
+class TestSettings:
+    """Numbers that are none, and names that nothing reads."""
+
+    @pytest.mark.parametrize(
+        ('options', 'said'),
+        [
+            (
+                {'train_dataloader.batch_size': 0},
+                r'batch_size of .* is 0; expect',
+            ),
+            ({'val_dataloader.batch_size': 'two'}, "batch_size of .* is 'two'"),
+            ({'test_dataloader.num_workers': -1}, 'num_workers of .* is -1'),
+            ({'train_cfg.max_epochs': 'ten'}, "max_epochs of .* is 'ten'"),
+            ({'optim_wrapper.optimizer.lr': 'fast'}, "optimizer.lr of .* is 'fast'"),
+            ({'optim_wrapper.optimizer.lr': -1.0}, 'optimizer.lr of .* is -1.0'),
+            ({'trian_cfg.max_epochs': 3}, r'trian_cfg .*did you mean train_cfg\?'),
+            ({'load_form': 'x.pth'}, r'load_form .*did you mean load_from\?'),
+        ],
+    )
+    def test_a_wrong_one_is_named(self, options, said):
+        with pytest.raises(UserError, match=said):
+            load_config(GN_CONFIG, options)
+
+    def test_without_workers_nothing_is_kept_or_fetched_ahead(self):
+        options = {
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': True,
+            'train_dataloader.prefetch_factor': 2,
+        }
+        loader = load_config(GN_CONFIG, options).train_dataloader
+        assert not {'persistent_workers', 'prefetch_factor'} & set(loader)
+
+    def test_a_name_no_part_uses_is_told(self, tmp_path, capsys):
+        path = tmp_path / 'own.py'
+        text = f'_base_ = {str(Path(GN_CONFIG).resolve())!r}\n'
+        path.write_text(text + "norm_cfg = dict(type='BN')\nscale = 2\nlr = scale\n")
+        load_config(str(path))
+        said = ''.join(capsys.readouterr())
+        assert 'norm_cfg of' in said
+        assert 'lr of' in said
+        assert 'scale of' not in said
+
+
+NEW_STYLE = """
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.transforms import PackDetInputs, Resize
+from mmengine.config import read_base
+from gn_det.models import FusedMaskRCNN
+from torch.optim import SGD
+default_scope = {scope!r}
+pipeline = [dict(type=LoadImageFromFile), dict(type=Resize), dict(type=PackDetInputs)]
+test_dataloader = dict(dataset=dict(type=CocoDataset, pipeline=pipeline))
+model = dict(type=FusedMaskRCNN)
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.1))
+"""
+
+
+@pytest.mark.parametrize('scope', ['mmdet', None])
+def test_a_new_style_config_is_read_as_one_of_text(tmp_path, scope):
+    path = tmp_path / 'new.py'
+    path.write_text(NEW_STYLE.format(scope=scope))
+    cfg = load_config(str(path))
+    dataset = cfg.test_dataloader.dataset
+    kinds = [dataset.type, *(step.type for step in dataset.pipeline), cfg.model.type]
+    assert all(isinstance(kind, str) for kind in kinds)
+    if scope:
+        assert kinds == [
+            'CocoDataset', 'LoadImageFromFile', 'Resize', 'PackDetInputs',
+            'FusedMaskRCNN',
+        ]  # fmt: skip
+    assert cfg.optim_wrapper.optimizer.type == 'SGD'
+    assert registered(DATASETS, dataset.type) is CocoDataset
+    assert registered(TRANSFORMS, dataset.pipeline[1].type) is Resize
+    assert type_name(dataset) == 'CocoDataset'
+
+
+def test_a_config_dumped_as_json_is_the_same(tmp_path):
+    cfg = load_config(GN_CONFIG)
+    cfg.dump(tmp_path / 'dumped.json')
+    again = load_config(str(tmp_path / 'dumped.json'))
+    assert json.dumps(again.to_dict()) == json.dumps(cfg.to_dict())
+    assert again.train_dataloader.dataset.pipeline[2].scale == (1333, 800)
+    (tmp_path / 'dumped.json').write_text('{"model": ')
+    with pytest.raises(UserError, match='cannot read config'):
+        load_config(str(tmp_path / 'dumped.json'))
