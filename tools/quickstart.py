@@ -1,4 +1,4 @@
-"""Generate shapes, train a small GN Mask R-CNN on them, evaluate it, draw pictures."""
+"""Generate shapes, train a small GN Mask R-CNN on them, evaluate it, report."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ import sys
 import time
 from pathlib import Path
 
-from pycocotools.coco import COCO
-
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.evaluation.curves import draw_curves
-from gn_det.workbench.evaluation.run_log import read_run_log, read_test_figures
-from gn_det.workbench.evaluation.sheet import draw_sheet, load_predictions
+from gn_det.workbench.evaluation.ap_table import percent
 from gn_det.workbench.inputs.checkpoints import find_resume_checkpoint
-from gn_det.workbench.inputs.config import load_config
+from gn_det.workbench.report import write_report
+from gn_det.workbench.report.run_log import read_test_scores
 from gn_det_cli.process import report_errors
 
 CONFIG = 'mask-rcnn_r18_fpn_gn-all_shapes'
 # A run below this has not learned what the quickstart is there to show.
 REQUIRED_AP = 0.50
-IMAGES_ON_SHEET = 12
 # Removed first, so that what is there afterwards comes from this run.
-OUTPUTS = ('metrics.json', 'curves.png', 'predictions.png')
+OUTPUTS = ('metrics.json', 'report.html')
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,31 +49,24 @@ def main() -> None:
     options = ('--cfg-options', f'data_root={args.data}')
     run('train', CONFIG, '--work-dir', work_dir, *options)
     checkpoint = find_resume_checkpoint(work_dir)
-    dumped = work_dir / 'predictions.pkl'
     test_dir = work_dir / 'test'
-    run('test', CONFIG, checkpoint, '--work-dir', test_dir, '--out', dumped, *options)
+    run('test', CONFIG, checkpoint, '--work-dir', test_dir, *options)
     seconds = round(time.monotonic() - start, 1)
 
-    figures = read_test_figures(test_dir)
+    scores = read_test_scores(test_dir)
     metrics = {
-        'bbox_mAP': figures['coco/bbox_mAP'],
-        'segm_mAP': figures['coco/segm_mAP'],
+        'bbox_mAP': scores['coco/bbox_mAP'],
+        'segm_mAP': scores['coco/segm_mAP'],
         'seconds': seconds,
     }
     (work_dir / 'metrics.json').write_text(json.dumps(metrics, indent=1) + '\n')
-    draw_curves(read_run_log(work_dir), work_dir / 'curves.png', 'quickstart')
-    cfg = load_config(CONFIG, {'data_root': args.data})
-    draw_sheet(
-        load_predictions(dumped)[:IMAGES_ON_SHEET],
-        COCO(cfg.test_evaluator.ann_file),
-        cfg.metainfo.classes,
-        work_dir / 'predictions.png',
-    )
-    print(f'{seconds:.0f} s; see {", ".join(OUTPUTS)} in {work_dir}')
+    write_report(work_dir)
+    print(f'{seconds:.0f} s; see {" and ".join(OUTPUTS)} in {work_dir}')
     if min(metrics['bbox_mAP'], metrics['segm_mAP']) < REQUIRED_AP:
         raise UserError(
-            f'box AP {metrics["bbox_mAP"]:.3f} and mask AP {metrics["segm_mAP"]:.3f}: '
-            f'both should reach {REQUIRED_AP:.2f}; see {work_dir}/curves.png'
+            f'box AP {percent(metrics["bbox_mAP"])} and mask AP '
+            f'{percent(metrics["segm_mAP"])}: both should reach '
+            f'{percent(REQUIRED_AP)}; see {work_dir}/report.html'
         )
 
 

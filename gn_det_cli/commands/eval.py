@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate, and print the table."""
     with quiet_imports():
         from gn_det.workbench.evaluation.ap_table import ap_table, class_table, show
-        from gn_det.workbench.evaluation.coco_figures import coco_figures
+        from gn_det.workbench.evaluation.coco_scores import Comparison
         from gn_det.workbench.inputs.annotations import (
             check_annotations,
             check_results,
@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> None:
     check_results(args.results, results, truth, kinds)
     if not results:
         print(f'{args.results} has no detection: every AP is 0', file=sys.stderr)
-    figures = {}
+    scores = {}
     for kind in kinds:
-        found = coco_figures(truth, results, kind, evaluator=args.evaluator)
-        figures |= {f'coco/{kind}_{name}': v for name, v in found.values.items()}
-        figures |= {f'coco/{kind}_mAP/{name}': v for name, v in found.class_ap.items()}
+        found = Comparison(truth, results, kind).scores(args.evaluator)
+        scores |= {f'coco/{kind}_{name}': v for name, v in found.values.items()}
+        scores |= {f'coco/{kind}_mAP/{name}': v for name, v in found.class_ap.items()}
     if args.classwise:
-        show(class_table(figures))
-    show(ap_table(figures, args.results))
+        show(class_table(scores))
+    show(ap_table(scores, args.results))

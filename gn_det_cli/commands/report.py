@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('work_dirs', nargs='+', metavar='WORK_DIR')
     parser.add_argument(
         '--out',
-        default='comparison.html',
-        help='the page that compares several runs; default %(default)s',
+        help='the page: of one run instead of WORK_DIR/report.html, or of several '
+        'compared instead of comparison.html',
     )
     parser.add_argument(
         '--data-root', help='where the data are now, if not where the config says'
@@ -27,10 +27,13 @@ def run(args: argparse.Namespace) -> None:
     with quiet_imports():
         from gn_det.workbench.report import check_runs, write_comparison, write_report
         from gn_det.workbench.runtime.outputs import check_file
-    check_runs(args.work_dirs)
-    if len(args.work_dirs) > 1:
+    if args.out:
         check_file(args.out, '--out')
+    if len(args.work_dirs) == 1:
+        print(write_report(args.work_dirs[0], args.data_root, args.out))
+        return
+    page = args.out or 'comparison.html'
+    check_runs(args.work_dirs, page)
     for work_dir in args.work_dirs:
         print(write_report(work_dir, args.data_root))
-    if len(args.work_dirs) > 1:
-        print(write_comparison(args.work_dirs, args.out))
+    print(write_comparison(args.work_dirs, page))

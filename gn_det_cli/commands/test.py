@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
 
         from gn_det.workbench.errors import UserError
         from gn_det.workbench.evaluation import evaluators
-        from gn_det.workbench.evaluation.published import published_figures
+        from gn_det.workbench.evaluation.published import published_scores
         from gn_det.workbench.runtime import runner
         from gn_det.workbench.runtime.arguments import run_config
         from gn_det.workbench.runtime.distributed import close_distributed
@@ -57,24 +57,24 @@ def run(args: argparse.Namespace) -> None:
     evaluators.set_up_evaluation(cfg, args.classwise, args.format_only, args.evaluator)
     # Now: building a model may change its config, and people edit files meanwhile.
     ann_file = evaluators.evaluated_file(cfg)
-    published = published_figures(cfg.filename, ann_file, cfg) if ann_file else ''
+    published = published_scores(cfg.filename, ann_file, cfg) if ann_file else ''
     before = evaluators.result_files(cfg)
-    figures = runner.run_test(cfg, args.out, verbose=args.verbose)
+    scores = runner.run_test(cfg, args.out, verbose=args.verbose)
     if is_main_process():
         if ann_file and not evaluators.only_formats(cfg):
-            _show_scores(figures, os.path.basename(ann_file), published)
+            _show_scores(scores, os.path.basename(ann_file), published)
         for path in evaluators.remove_old_results(cfg, before):
             print(f'results are in {path}')
     close_distributed()
 
 
-def _show_scores(figures: dict, title: str, published: object) -> None:
+def _show_scores(scores: dict, title: str, published: object) -> None:
     from gn_det.workbench.evaluation.ap_table import ap_table, class_table, show
     from gn_det.workbench.evaluation.published import Published
 
-    if any('_mAP/' in key for key in figures):
-        show(class_table(figures))
+    if any('_mAP/' in key for key in scores):
+        show(class_table(scores))
     beside = published if isinstance(published, Published) else None
-    show(ap_table(figures, title, beside))
+    show(ap_table(scores, title, beside))
     if beside is None:
         print(published)

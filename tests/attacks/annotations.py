@@ -26,7 +26,7 @@ from typing import Any
 
 from gn_det.workbench.datasets import ShapesSpec, generate_shapes
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.evaluation.coco_figures import coco_figures
+from gn_det.workbench.evaluation.coco_scores import Comparison
 from gn_det.workbench.inputs.annotations import (
     check_annotations,
     check_classes,
@@ -158,7 +158,7 @@ def write(path: Path, content: Any) -> None:
 
 def figures(truth: dict[str, Any], found: list[dict[str, Any]]) -> list[dict]:
     """AP of boxes and masks."""
-    return [coco_figures(truth, found, kind).values for kind in KINDS]
+    return [Comparison(truth, found, kind).scores().values for kind in KINDS]
 
 
 def try_annotations(path: Path, found: list[dict], right: list[dict]) -> str:

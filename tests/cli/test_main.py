@@ -9,8 +9,8 @@ from dataclasses import asdict
 import pytest
 
 from gn_det.workbench.datasets import ShapesSpec
-from gn_det.workbench.evaluation.ap_table import KINDS
-from gn_det.workbench.evaluation.coco_figures import EVALUATORS
+from gn_det.workbench.evaluation.coco_scores import EVALUATORS
+from gn_det.workbench.evaluation.kinds import KINDS
 from gn_det.workbench.zoo.convert import FORMATS, TARGETS
 from gn_det.workbench.zoo.download import TIMEOUT_S
 from gn_det_cli import arguments

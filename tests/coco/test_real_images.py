@@ -14,8 +14,8 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 
-from gn_det.workbench.evaluation.run_log import read_run_log
 from gn_det.workbench.inputs.config import load_config
+from gn_det.workbench.report.run_log import read_run_log
 from gn_det.workbench.runtime.runner import build_runner
 from tests.running import REPOSITORY, assert_success, run_tool
 

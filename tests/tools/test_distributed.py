@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gn_det.workbench.evaluation.run_log import read_test_figures
+from gn_det.workbench.report.run_log import read_test_scores
 from tests.running import CONFIG, REPOSITORY, assert_success, environment, run
 
 # What a rank ends with: the weights, and the threads alive when the interpreter stops.
@@ -98,7 +98,7 @@ def test_ranks_agree_after_training_and_on_the_figures(small_options, tmp_path):
             '--work-dir', work_dir, *small_options,
             PYTHONPATH=path, THREADS_AT_EXIT=str(threads),
         )  # fmt: skip
-        found = read_test_figures(work_dir)
+        found = read_test_scores(work_dir)
         if processes == 2:
             assert gloo_threads(threads) == []
         figures.append({k: v for k, v in found.items() if 'mAP' in k})

@@ -9,8 +9,8 @@ import torch
 from mmdet.registry import MODELS
 
 import gn_det.models  # noqa: F401  (registers the detector)
-from gn_det.workbench.evaluation.run_log import read_test_figures
 from gn_det.workbench.inputs.config import load_config
+from gn_det.workbench.report.run_log import read_test_scores
 from tests.running import CONFIG, REPOSITORY, assert_success, call, run_tool, user_error
 
 # Twenty detections in every image, whatever their scores.
@@ -46,7 +46,7 @@ def tested(shapes, checkpoint, tmp_path_factory):
 
 def test_a_test_run_prints_its_tables_and_keeps_its_results(tested):
     work_dir, said = tested
-    figures = read_test_figures(work_dir)
+    figures = read_test_scores(work_dir)
     cells = rows(said)
     for kind, name in (('bbox', 'box'), ('segm', 'mask')):
         (row,) = [line for line in cells if line[:1] == [name] and len(line) == 8]

@@ -27,7 +27,7 @@ def followed(tmp_path_factory, small_options):
 def test_a_line_after_each_validation(followed):
     said, _ = followed
     assert re.search(r'Epoch\(train\)\s+\[1\]\[1/3\].* eta: ', said)
-    number = r'-?\d\.\d{3}'
+    number = r'\d+\.\d'
     figures = rf'AP {number} \(50: {number}, 75: {number}\)'
     lines = re.findall(
         rf'epoch (\d)/2 \| box {figures}.* \| mask {figures}.* '
@@ -47,6 +47,7 @@ def test_report_and_results_of_the_last_validation(followed):
     assert 'mmdet' in page.sections['Environment']
     assert sorted(path.name for path in work_dir.glob('val.*')) == [
         'val.bbox.json',
+        'val.scores.json',
         'val.segm.json',
     ]
     assert json.loads((work_dir / 'val.segm.json').read_text())[0]['segmentation']

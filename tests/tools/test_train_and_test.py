@@ -12,8 +12,8 @@ import time
 import pytest
 import torch
 
-from gn_det.workbench.evaluation.run_log import read_run_log, read_test_figures
 from gn_det.workbench.inputs.checkpoints import is_whole
+from gn_det.workbench.report.run_log import read_run_log, read_test_scores
 from tests.running import (
     CONFIG,
     REPOSITORY,
@@ -49,7 +49,7 @@ def test_checkpoint_evaluates_and_predictions_are_dumped(
         '--out', dumped, *small_options,
     )  # fmt: skip
     assert_success(done)
-    assert 0 <= read_test_figures(tmp_path)['coco/bbox_mAP'] <= 1
+    assert 0 <= read_test_scores(tmp_path)['coco/bbox_mAP'] <= 1
     records = pickle.loads(dumped.read_bytes())
     assert len(records) == 4
 
@@ -60,7 +60,7 @@ def test_channels_last_gives_the_same_figures(trained, small_options, tmp_path):
         work_dir = tmp_path / '-'.join(['test', *flags])
         arguments = (CONFIG, trained / 'epoch_2.pth', '--work-dir', work_dir)
         assert_success(run_tool('test.py', *arguments, *flags, *small_options))
-        figures.append(read_test_figures(work_dir))
+        figures.append(read_test_scores(work_dir))
     nchw, channels_last = (
         {k: v for k, v in run.items() if k.startswith('coco/')} for run in figures
     )
@@ -76,7 +76,7 @@ def test_tta_merges_boxes_of_flipped_images(trained, small_options, tmp_path):
     options = (*small_options, 'test_evaluator.metric=bbox')
     done = run_tool('test.py', *arguments, *options)
     assert_success(done)
-    figures = read_test_figures(tmp_path)
+    figures = read_test_scores(tmp_path)
     assert 0 <= figures['coco/bbox_mAP'] <= 1
     assert 'coco/segm_mAP' not in figures
 

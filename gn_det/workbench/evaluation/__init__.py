@@ -1,4 +1,4 @@
-"""COCO evaluation and the pictures of a run; registers `CocoAPMetric`."""
+"""COCO evaluation; registers `CocoAPMetric`."""
 
 from gn_det.workbench.evaluation.coco_ap import CocoAPMetric
 

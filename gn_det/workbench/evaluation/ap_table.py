@@ -1,4 +1,4 @@
-"""COCO figures as tables for a terminal."""
+"""COCO scores as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gn_det.workbench.evaluation.kinds import KINDS
 from gn_det.workbench.evaluation.published import Published
 
 COLUMNS = {
@@ -22,16 +23,15 @@ COLUMNS = {
 _PUBLISHED, _DIFFERENCE = '  published', '  difference'
 # Columns of a terminal, more than any table needs.
 _ENOUGH = 1000
-KINDS = {'bbox': 'box', 'segm': 'mask'}
 
 
 def ap_table(
-    figures: Mapping[str, float], title: str = '', published: Published | None = None
+    scores: Mapping[str, float], title: str = '', published: Published | None = None
 ) -> Table:
     """One row for boxes and one for masks, in percent.
 
     Args:
-        figures: of a COCO metric, from 0 to 1, with keys such as `coco/bbox_mAP`. COCO
+        scores: of a COCO metric, from 0 to 1, with keys such as `coco/bbox_mAP`. COCO
             gives -1 to a size of which there is no object; it is shown as a dash.
         title: stands above the table.
         published: what the zoo has for this model; it stands below each row, with the
@@ -41,14 +41,14 @@ def ap_table(
     if published:
         table.columns[0].min_width = len(_DIFFERENCE)
     captions = []
-    for kind, name in KINDS.items():
-        if f'coco/{kind}_mAP' not in figures:
+    for kind, words in KINDS.items():
+        if f'coco/{kind}_mAP' not in scores:
             continue
-        values = [figures.get(f'coco/{kind}_{key}', -1) for key in COLUMNS.values()]
+        values = [scores.get(f'coco/{kind}_{key}', -1) for key in COLUMNS.values()]
         if values[0] < 0:
             captions = ['the annotations have no object to find: COCO defines no AP']
             published = None
-        table.add_row(name, *map(_percent, values))
+        table.add_row(words.name, *map(percent, values))
         ap = published.ap(kind) if published else None
         if ap is not None:
             table.add_row(_PUBLISHED, f'{ap:.1f}')
@@ -60,25 +60,25 @@ def ap_table(
     return table
 
 
-def class_table(figures: Mapping[str, float]) -> Table:
+def class_table(scores: Mapping[str, float]) -> Table:
     """The AP of each class in percent, from keys such as `coco/bbox_mAP/person`."""
     heads = {
         kind: f'coco/{kind}_mAP/'
         for kind in KINDS
-        if any(key.startswith(f'coco/{kind}_mAP/') for key in figures)
+        if any(key.startswith(f'coco/{kind}_mAP/') for key in scores)
     }
-    table = _table([f'{KINDS[kind]} AP' for kind in heads])
+    table = _table([f'{KINDS[kind].name} AP' for kind in heads])
     first = next(iter(heads.values()), None)
-    for key in figures:
+    for key in scores:
         if first and key.startswith(first):
             name = key.removeprefix(first)
-            values = [figures.get(head + name, -1) for head in heads.values()]
-            table.add_row(_plain(name), *map(_percent, values))
+            values = [scores.get(head + name, -1) for head in heads.values()]
+            table.add_row(_plain(name), *map(percent, values))
     return table
 
 
 def show(table: Table) -> None:
-    """Print a table; on a terminal too narrow for it no figure is cut short."""
+    """Print a table; on a terminal too narrow for it no number is cut short."""
     needed = Console(width=_ENOUGH).measure(table).minimum
     Console(width=max(Console().width, needed)).print(table)
 
@@ -96,5 +96,6 @@ def _plain(text: str, style: str = '') -> Text:
     return Text(text, style)
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A score from 0 to 1 as people read it; a dash for what COCO does not define."""
     return f'{100 * value:.1f}' if value >= 0 else '–'

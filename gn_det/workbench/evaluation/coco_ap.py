@@ -1,4 +1,4 @@
-"""mmdet's `CocoMetric`, evaluated by `coco_figures`, with results kept as JSON."""
+"""mmdet's `CocoMetric`, evaluated by `coco_scores`, with results kept as JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
@@ -17,15 +18,22 @@ from mmengine.logging import MMLogger
 
 from gn_det.workbench.atomic_files import finish, partial_folder
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.evaluation.coco_figures import (
+from gn_det.workbench.evaluation.coco_scores import (
     EVALUATORS,
-    FIGURES,
-    coco_figures,
+    IOU_THRESHOLDS,
+    SCORES,
+    Comparison,
     is_finite,
 )
+from gn_det.workbench.evaluation.kept_scores import (
+    KeptScores,
+    kept_scores,
+    write_scores,
+)
+from gn_det.workbench.evaluation.kinds import KINDS
 from gn_det.workbench.inputs.images import size_differs
 
-_DEFAULT_ITEMS = (*FIGURES[:6], 'AR@100')
+_DEFAULT_ITEMS = (*SCORES[:6], 'AR@100')
 
 
 @METRICS.register_module()
@@ -33,17 +41,17 @@ class CocoAPMetric(CocoMetric):
     """COCO AP of boxes and masks; no detection at all is 0 AP.
 
     Arguments and keys are those of `mmdet.evaluation.CocoMetric`, which hands the
-    figures on rounded to three digits; these are not rounded. Boxes and masks are
-    evaluated by COCO's protocol (`coco_figures`), whatever `proposal_nums` says; the
+    scores on rounded to three digits; these are not rounded. Boxes and masks are
+    evaluated by COCO's protocol (`coco_scores`), whatever `proposal_nums` says; the
     AR at 100 detections comes with the APs, and `classwise` adds
     `bbox_mAP/<class>`. Where proposals are asked for, mmdet evaluates everything.
 
-    mmdet's metric returns no figures when the results are empty (a model early in
+    mmdet's metric returns no scores when the results are empty (a model early in
     training, a score threshold too high), and whatever reads `bbox_mAP` afterwards
     fails.
 
     Args:
-        evaluator: one of `coco_figures.EVALUATORS`; None takes the faster one.
+        evaluator: one of `coco_scores.EVALUATORS`; None takes the faster one.
     """
 
     def __init__(self, *args: Any, evaluator: str | None = None, **kwargs: Any) -> None:
@@ -53,11 +61,11 @@ class CocoAPMetric(CocoMetric):
             )
         super().__init__(*args, **kwargs)
         self.evaluator = evaluator
-        unknown = set(self.metric_items or ()) - set(FIGURES)
+        unknown = set(self.metric_items or ()) - set(SCORES)
         if self._has_objects() and unknown:
             raise UserError(
                 f'metric_items: {", ".join(sorted(unknown))} of {self.metrics} is '
-                f'unknown; there are {", ".join(FIGURES)}'
+                f'unknown; there are {", ".join(SCORES)}'
             )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -81,7 +89,7 @@ class CocoAPMetric(CocoMetric):
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """AP figures, 0–1, of all results collected over the validation set."""
+        """AP, 0–1, of all results collected over the validation set."""
         detected = any(len(prediction['scores']) for _, prediction in results)
         if not detected:
             MMLogger.get_current_instance().warning(
@@ -90,7 +98,7 @@ class CocoAPMetric(CocoMetric):
                 'too high.'
             )
         if self._has_objects():
-            return self._object_figures(results)
+            return self._object_scores(results)
         if self.format_only or detected:
             return super().compute_metrics(results)
         return {key: 0.0 for metric in self.metrics for key in self._keys(metric)}
@@ -111,9 +119,9 @@ class CocoAPMetric(CocoMetric):
         return {kind: f'{outfile_prefix}{names[p]}' for kind, p in written.items()}
 
     def _has_objects(self) -> bool:
-        return set(self.metrics) <= {'bbox', 'segm'}
+        return set(self.metrics) <= set(KINDS)
 
-    def _object_figures(self, results: list) -> dict[str, float]:
+    def _object_scores(self, results: list) -> dict[str, float]:
         truth, predictions = zip(*results, strict=True)
         with self._prefix() as prefix:
             if self._coco_api is None:
@@ -123,10 +131,17 @@ class CocoAPMetric(CocoMetric):
             files = self.results2json(predictions, prefix)
             if self.format_only:
                 return {}
-            figures = {}
+            scores: dict[str, float] = {}
+            kept: dict[str, KeptScores] = {}
             for kind in self.metrics:
-                figures.update(self._figures_of(kind, files))
-            return figures
+                kept[kind] = self._kept(kind, files)
+                items = self.metric_items or _DEFAULT_ITEMS
+                scores |= {f'{kind}_{item}': kept[kind].values[item] for item in items}
+                if self.classwise:
+                    for name, value in kept[kind].class_ap.items():
+                        scores[f'{kind}_mAP/{name}'] = value
+            write_scores(f'{prefix}.scores.json', kept)
+            return scores
 
     @contextlib.contextmanager
     def _prefix(self) -> Iterator[str]:
@@ -137,13 +152,13 @@ class CocoAPMetric(CocoMetric):
         with tempfile.TemporaryDirectory() as folder:
             yield os.path.join(folder, 'results')
 
-    def _figures_of(self, kind: str, files: dict[str, str]) -> dict[str, float]:
+    def _kept(self, kind: str, files: dict[str, str]) -> KeptScores:
         if kind not in files:
             raise UserError(
                 f'{kind} is to be evaluated and the model predicts no masks; add '
                 '--cfg-options test_evaluator.metric=bbox'
             )
-        # From the file, so that the file gives the same figures at any later time.
+        # From the file, so that the file gives the same scores at any later time.
         results = json.loads(Path(files[kind]).read_text())
         broken = sum(not is_finite(result, kind) for result in results)
         if broken:
@@ -152,35 +167,19 @@ class CocoAPMetric(CocoMetric):
                 'box that is not a finite number and are left out; the weights may '
                 'have diverged'
             )
-        found = coco_figures(
-            self._coco_api.dataset,
-            results,
-            kind,
-            self.cat_ids,
-            self.evaluator,
-            self._own_thresholds(),
-        )
-        items = self.metric_items or _DEFAULT_ITEMS
-        figures = {f'{kind}_{item}': found.values[item] for item in items}
-        if self.classwise:
-            for name, value in found.class_ap.items():
-                figures[f'{kind}_mAP/{name}'] = value
-        return figures
-
-    def _own_thresholds(self) -> Sequence[float] | None:
-        """`iou_thrs` if they are not COCO's."""
-        thresholds = [float(value) for value in self.iou_thrs]
-        coco = [0.5 + 0.05 * step for step in range(10)]
-        same = len(thresholds) == len(coco) and all(
-            abs(a - b) < 1e-6 for a, b in zip(thresholds, coco, strict=True)
-        )
-        return None if same else thresholds
+        thresholds = np.atleast_1d(np.array(self.iou_thrs, np.float64))
+        if len(thresholds) == 10 and np.allclose(thresholds, IOU_THRESHOLDS):
+            # To the last digit: 0.75 is looked for among them.
+            thresholds = IOU_THRESHOLDS
+        comparison = Comparison(self._coco_api.dataset, results, kind, self.cat_ids)
+        scores = comparison.scores(self.evaluator, thresholds)
+        return kept_scores(comparison, scores, thresholds)
 
     def _keys(self, metric: str) -> list[str]:
-        """The figures mmdet's metric would give for one kind of evaluation."""
+        """The scores mmdet's metric would give for one kind of evaluation."""
         if metric == 'proposal_fast':
             return [f'AR@{num}' for num in self.proposal_nums]
         if metric == 'proposal':
             sizes = [f'AR_{size}@1000' for size in 'sml']
             return self.metric_items or ['AR@100', 'AR@300', 'AR@1000', *sizes]
-        return [f'{metric}_{item}' for item in self.metric_items or FIGURES[:6]]
+        return [f'{metric}_{item}' for item in self.metric_items or SCORES[:6]]

@@ -8,6 +8,7 @@ import os
 from mmengine.config import Config, ConfigDict
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.evaluation.kinds import KINDS
 from gn_det.workbench.inputs.config_parts import evaluators
 
 _COCO_METRICS = ('CocoAPMetric', 'CocoMetric')
@@ -21,9 +22,9 @@ def set_up_evaluation(
 ) -> None:
     """Let the test evaluators keep their results, and do what the flags ask for.
 
-    mmdet's `CocoMetric` becomes `CocoAPMetric`, which takes the same arguments. The
-    results are written to `results.bbox.json` and `results.segm.json` in the work
-    directory unless the config names a place.
+    mmdet's `CocoMetric` becomes `CocoAPMetric`. The results are written to
+    `results.bbox.json` and `results.segm.json`, their scores to `results.scores.json`,
+    in the work directory unless the config names a place.
 
     Raises:
         UserError: if a flag is given and no evaluator of the config is of COCO, or
@@ -40,8 +41,8 @@ def set_up_evaluation(
         raise UserError(
             f'{given[0]}: test_evaluator of {cfg.filename} has no CocoAPMetric'
         )
+    keep_scores(cfg, 'test')
     for number, metric in enumerate(found):
-        metric.type = 'CocoAPMetric'
         name = f'results-{number}' if number else 'results'
         if metric.get('outfile_prefix') is None:
             metric.outfile_prefix = os.path.join(cfg.work_dir, name)
@@ -52,6 +53,15 @@ def set_up_evaluation(
             metric.format_only = True
         if evaluator:
             metric.evaluator = evaluator
+
+
+def keep_scores(cfg: Config, split: str) -> None:
+    """Let mmdet's `CocoMetric` be `CocoAPMetric`, which takes the same arguments.
+
+    Its evaluations keep what the report shows.
+    """
+    for metric in _coco_evaluators(cfg, split):
+        metric.type = 'CocoAPMetric'
 
 
 def only_formats(cfg: Config) -> bool:
@@ -105,7 +115,7 @@ def remove_old_results(cfg: Config, before: dict[str, tuple[int, int]]) -> list[
 
 def _paths(metric: ConfigDict) -> list[str]:
     prefix = metric.get('outfile_prefix')
-    return [f'{prefix}.{kind}.json' for kind in ('bbox', 'segm')] if prefix else []
+    return [f'{prefix}.{kind}.json' for kind in (*KINDS, 'scores')] if prefix else []
 
 
 def _check_paths(metric: ConfigDict, truth: str | None) -> None:
@@ -119,9 +129,9 @@ def _check_paths(metric: ConfigDict, truth: str | None) -> None:
             )
 
 
-def _coco_evaluators(cfg: Config) -> list[ConfigDict]:
+def _coco_evaluators(cfg: Config, split: str = 'test') -> list[ConfigDict]:
     return [
         metric
-        for metric in evaluators(cfg, 'test')
+        for metric in evaluators(cfg, split)
         if str(metric.get('type')).removeprefix('mmdet.') in _COCO_METRICS
     ]

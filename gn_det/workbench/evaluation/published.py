@@ -25,18 +25,18 @@ class Published:
     mask_ap: float | None
 
     def ap(self, kind: str) -> float | None:
-        """The figure for `'bbox'` or `'segm'`, if there is one."""
+        """The AP for `'bbox'` or `'segm'`, if there is one."""
         return self.box_ap if kind == 'bbox' else self.mask_ap
 
 
-def published_figures(
+def published_scores(
     config: str | Path, ann_file: str | Path, evaluated: Config | None = None
 ) -> Published | str:
-    """The zoo's figures for a config, or a sentence why none can stand beside.
+    """The zoo's scores for a config, or a sentence why none can stand beside.
 
     Args:
         config: path of the config that is evaluated.
-        ann_file: the annotations it is evaluated on; the zoo's figures are of COCO
+        ann_file: the annotations it is evaluated on; the zoo's scores are of COCO
             val2017.
         evaluated: the config with what flags and `--cfg-options` made of it; by default
             it is as its file says.
@@ -44,12 +44,12 @@ def published_figures(
     try:
         model = _find(Path(config))
     except UserError as error:
-        # An evaluation of hours must not end without its figures for this.
+        # An evaluation of hours must not end without its scores for this.
         return f'nothing to compare with: {error}'
     if model is None:
         return 'nothing to compare with: the config is not in the zoo'
     if model.box_ap is None:
-        return f'nothing to compare with: {model.name} has no figures in the zoo'
+        return f'nothing to compare with: {model.name} has no scores in the zoo'
     if model.collection.training_data != 'COCO':
         data = model.collection.training_data
         return f'nothing to compare with: the zoo has {_shown(model)} on {data}'

@@ -8,16 +8,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from faster_coco_eval.core import mask as safe_mask
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from mmengine.config import Config
 
-from gn_det.workbench.evaluation.sheet import coco_objects, paint, read_image
+from gn_det.workbench.evaluation.kept_scores import (
+    KeptScores,
+    PaintedObject,
+    RankedImage,
+)
+from gn_det.workbench.evaluation.text import printable
+from gn_det.workbench.inputs import images
 from gn_det.workbench.inputs.config_parts import leaf_datasets
-from gn_det.workbench.report.collect import Missing
-from gn_det.workbench.report.scores import SCORE_THRESHOLD, Scores
+from gn_det.workbench.report.run import Missing
 
-_COUNT = 4
 _SIDE_INCH, _DPI = 3.1, 110
+_COLORS = colormaps['tab10'].colors
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Picture:
 
     Attributes:
         name: its file.
-        f1: as in `Scores.image_f1`.
+        f1: as in `RankedImage.f1`.
         address: a JPEG of truth (left) and prediction (right), as a data address.
     """
 
@@ -37,7 +47,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """At most four best and four worst images; none is in both.
+    """The best and the worst images.
 
     Attributes:
         best, worst: the pictures, the best and the worst first.
@@ -49,79 +59,128 @@ class Pictures:
     unreadable: tuple[str, ...]
 
 
-def best_and_worst(scores: Scores, cfg: Config) -> Pictures:
+def best_and_worst(scores: KeptScores, cfg: Config) -> Pictures:
     """Paint the images that the model did best and worst on.
 
+    Args:
+        scores: with the images and their objects.
+        cfg: says where the images are.
+
     Raises:
-        Missing: if no image can be ranked, or their files are not there.
+        Missing: if no image was ranked, or their files are not there.
     """
-    ranked = sorted(scores.image_f1, key=lambda i: (-scores.image_f1[i], i))
-    if not ranked:
+    shown = (*scores.best, *scores.worst)
+    if not shown:
         raise Missing('no image has objects or predictions')
-    count = min(_COUNT, -(-len(ranked) // 2))
-    folder = _image_folder(cfg, scores, ranked)
-    best = ranked[:count]
-    worst = [image for image in ranked[::-1][:count] if image not in best]
-    painted: dict[int, Picture] = {}
+    folder = _image_folder(cfg, [image.file_name for image in shown])
+    numbers = {name: number for number, name in enumerate(scores.class_ap)}
+    painted: dict[str, Picture] = {}
     unreadable = []
-    for image in (*best, *worst):
+    for image in shown:
+        path = os.path.join(folder, image.file_name)
         try:
-            painted[image] = _picture(scores, folder, image)
-        except OSError as error:
-            unreadable.append(str(error))
+            painted[image.file_name] = _picture(image, path, numbers)
+        except (images.Unreadable, OSError, ValueError) as error:
+            unreadable.append(f'cannot paint {path}: {error}')
     return Pictures(
-        best=tuple(painted[image] for image in best if image in painted),
-        worst=tuple(painted[image] for image in worst if image in painted),
+        best=tuple(painted[i.file_name] for i in scores.best if i.file_name in painted),
+        worst=tuple(
+            painted[i.file_name] for i in scores.worst if i.file_name in painted
+        ),
         unreadable=tuple(unreadable),
     )
 
 
-def _image_folder(cfg: Config, scores: Scores, images: Sequence[int]) -> str:
+def _image_folder(cfg: Config, names: Sequence[str]) -> str:
     """The folder of the config that has one of these images."""
     tried = []
     for key in ('val_dataloader', 'test_dataloader'):
-        dataset = leaf_datasets((cfg.get(key) or {}).get('dataset') or {})[0]
-        prefix = (dataset.get('data_prefix') or {}).get('img', '')
-        folder = os.path.join(dataset.get('data_root') or '', prefix)
-        paths = [
-            os.path.join(folder, scores.truth.imgs[i]['file_name']) for i in images
-        ]
-        if any(map(os.path.isfile, paths)):
-            return folder
-        tried.append(paths[0])
+        for dataset in leaf_datasets((cfg.get(key) or {}).get('dataset') or {}):
+            prefix = (dataset.get('data_prefix') or {}).get('img', '')
+            folder = os.path.join(dataset.get('data_root') or '', prefix)
+            paths = [os.path.join(folder, name) for name in names]
+            if any(map(os.path.isfile, paths)):
+                return folder
+            tried.append(paths[0])
     raise Missing(
-        f'image not found: {" or ".join(dict.fromkeys(tried))}; run tools/report.py '
+        f'image not found: {" or ".join(dict.fromkeys(tried))}; run gn-det report '
         'where training ran, or with --data-root PATH'
     )
 
 
-def _picture(scores: Scores, folder: str, image_id: int) -> Picture:
-    record = scores.truth.imgs[image_id]
-    truth = scores.truth.loadAnns(scores.truth.getAnnIds(imgIds=image_id))
-    found = [
-        ann
-        for ann in scores.results.loadAnns(scores.results.getAnnIds(image_id))
-        if ann['score'] >= SCORE_THRESHOLD
-    ]
-    with_masks = scores.kind == 'segm'
-    image = read_image(os.path.join(folder, record['file_name']))
-    ratio = image.shape[0] / image.shape[1]
+def _picture(image: RankedImage, path: str, numbers: dict[str, int]) -> Picture:
+    # A pipe would be waited for.
+    if not os.path.isfile(path):
+        raise OSError('no such file')
+    pixels = images.read_image(path)[..., ::-1]
+    ratio = pixels.shape[0] / pixels.shape[1]
     figure = Figure(
         figsize=(2 * _SIDE_INCH, _SIDE_INCH * ratio + 0.3), layout='constrained'
     )
-    pair = figure.subplots(1, 2)
-    for axes, title, coco, anns in (
-        (pair[0], 'truth', scores.truth, truth),
-        (pair[1], 'prediction', scores.results, found),
+    for axes, title, objects in zip(
+        figure.subplots(1, 2),
+        ('truth', 'prediction'),
+        (image.truth, image.found),
+        strict=True,
     ):
         axes.axis('off')
         axes.set_title(title, fontsize='small')
-        paint(axes, image, coco_objects(coco, anns, scores.classes, with_masks))
+        _paint(axes, pixels, objects, numbers)
     content = io.BytesIO()
     figure.savefig(content, format='jpg', dpi=_DPI, pil_kwargs=dict(quality=82))
     encoded = base64.b64encode(content.getvalue()).decode()
-    return Picture(
-        record['file_name'],
-        scores.image_f1[image_id],
-        f'data:image/jpeg;base64,{encoded}',
-    )
+    return Picture(image.file_name, image.f1, f'data:image/jpeg;base64,{encoded}')
+
+
+def _paint(
+    axes: Axes,
+    pixels: np.ndarray,
+    objects: Sequence[PaintedObject],
+    numbers: dict[str, int],
+) -> None:
+    """Show an image with objects on it, each class in a colour of its own."""
+    canvas = pixels.astype(np.float32) / 255
+    colors = [_COLORS[numbers.get(one.name, 0) % len(_COLORS)] for one in objects]
+    masks = [_mask(one, pixels.shape[:2]) for one in objects]
+    for mask, color in zip(masks, colors, strict=True):
+        if mask is not None:
+            canvas[mask] = 0.45 * canvas[mask] + 0.55 * np.array(color, np.float32)
+    axes.imshow(canvas)
+    height, width = pixels.shape[:2]
+    for one, mask, color in zip(objects, masks, colors, strict=True):
+        if mask is not None and mask.any() and not mask.all():
+            axes.contour(mask, levels=[0.5], colors='white', linewidths=0.8)
+        x, y, *sides = one.box
+        left, top = np.clip([x, y], 0, [width, height])
+        right, bottom = np.clip([x + sides[0], y + sides[1]], 0, [width, height])
+        axes.add_patch(
+            Rectangle(
+                (left, top), right - left, bottom - top,
+                fill=False, color=color, linewidth=1,
+            )
+        )  # fmt: skip
+        text = axes.text(
+            left, top, _caption(one), fontsize=6, color='white',
+            verticalalignment='bottom', parse_math=False,
+            bbox=dict(facecolor=color, alpha=0.8, pad=0.6, edgecolor='none'),
+        )  # fmt: skip
+        # A long caption must not push the tiles apart.
+        text.set_in_layout(False)
+
+
+def _mask(one: PaintedObject, shape: tuple[int, int]) -> np.ndarray | None:
+    """(H, W) bool, or None without a mask."""
+    if one.mask is None:
+        return None
+    if one.mask.size != shape:
+        raise ValueError(f'a mask of {one.mask.size} pixels in an image of {shape}')
+    try:
+        return safe_mask.decode(vars(one.mask)).astype(bool)
+    except RuntimeError as error:
+        raise ValueError(f'a damaged mask: {error}') from error
+
+
+def _caption(one: PaintedObject) -> str:
+    name = printable(one.name)[:40]
+    name = f'{name} (crowd)' if one.crowd else name
+    return name if one.score is None else f'{name} {one.score:.2f}'

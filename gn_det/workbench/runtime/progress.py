@@ -18,11 +18,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from gn_det.version import __version__
-from gn_det.workbench.evaluation.ap_table import KINDS
+from gn_det.workbench.evaluation.ap_table import percent
+from gn_det.workbench.evaluation.kinds import KINDS
 
 VALIDATION_RESULTS = 'val'
 _PARTIAL = 'val.partial'
-_RESULTS = (*KINDS, 'proposal')
+_RESULTS = (*KINDS, 'proposal', 'scores')
 # The two families have the same modules under different names of their packages.
 _PACKAGES = (
     'mmdet', 'onedl-mmdetection', 'mmcv-lite', 'mmcv', 'onedl-mmcv', 'triton',
@@ -33,16 +34,16 @@ _PACKAGES = (
 class ProgressHook(Hook):
     """Say after each validation what was reached, and keep its results.
 
-    The line holds AP, AP50 and AP75 (0–1) of boxes and masks, the best AP so far, and
-    the time left. Unlike the `eta` of mmengine's lines, which counts training
+    The line holds AP, AP50 and AP75 (percent) of boxes and masks, the best AP so far,
+    and the time left. Unlike the `eta` of mmengine's lines, which counts training
     iterations alone, this one contains validation and saving.
 
     The results of the last validation stay in the work directory as COCO JSON
-    (`val.bbox.json`, `val.segm.json`), for the report's curves and pictures. They are
-    written beside their place and renamed.
+    (`val.bbox.json`, `val.segm.json`), with the scores and pictures of the report
+    (`val.scores.json`). They are written beside their place and renamed.
     """
 
-    # After the hooks that log the figures and save the checkpoint.
+    # After the hooks that log the scores and save the checkpoint.
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
@@ -75,7 +76,7 @@ class ProgressHook(Hook):
         step = runner.epoch if by_epoch else runner.iter
         total = runner.max_epochs if by_epoch else runner.max_iters
         unit = 'epoch' if by_epoch else 'iteration'
-        parts = [f'{unit} {step}/{total}', *self._figures(metrics or {}, step, unit)]
+        parts = [f'{unit} {step}/{total}', *self._scores(metrics or {}, step, unit)]
         done = runner.iter - self._start_iter
         if done > 0:
             passed_s = time.monotonic() - self._start_s
@@ -83,18 +84,19 @@ class ProgressHook(Hook):
             parts.append(f'{_clock(passed_s)} passed, {_clock(left_s)} left')
         runner.logger.info(' | '.join(parts))
 
-    def _figures(self, metrics: Mapping[str, float], step: int, unit: str) -> list[str]:
+    def _scores(self, metrics: Mapping[str, float], step: int, unit: str) -> list[str]:
         found = []
-        for kind, label in KINDS.items():
+        for kind, words in KINDS.items():
             ap = metrics.get(f'coco/{kind}_mAP')
             if ap is None:
                 continue
             at = [metrics.get(f'coco/{kind}_mAP_{iou}', -1.0) for iou in (50, 75)]
             self._best[kind] = max(self._best.get(kind, (-1.0, 0)), (ap, step))
             best, where = self._best[kind]
-            note = '' if where == step else f', best {best:.3f} at {unit} {where}'
+            note = '' if where == step else f', best {percent(best)} at {unit} {where}'
             found.append(
-                f'{label} AP {ap:.3f} (50: {at[0]:.3f}, 75: {at[1]:.3f}){note}'
+                f'{words.name} AP {percent(ap)} (50: {percent(at[0])}, '
+                f'75: {percent(at[1])}){note}'
             )
         return found
 

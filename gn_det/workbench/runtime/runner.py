@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from gn_det.models import FusedDetector
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.evaluation.evaluators import keep_scores
 from gn_det.workbench.evaluation.same_shape import batch_by_shape
 from gn_det.workbench.inputs import checkpoints
 from gn_det.workbench.inputs.annotations import share_with_mmdet
@@ -165,6 +166,7 @@ def run_training(cfg: Config, verbose: bool = False) -> None:
     `build_runner`.
     """
     enable_tensorboard(cfg)
+    keep_scores(cfg, 'val')
     check_resumed_length(cfg)
     with name_wrong_settings(cfg):
         runner = build_runner(cfg, ('train', 'val'), verbose=verbose)
@@ -187,7 +189,7 @@ def run_test(
         verbose: as in `build_runner`.
 
     Returns:
-        The figures of the evaluators, AP from 0 to 1.
+        The scores of the evaluators, AP from 0 to 1.
 
     Raises:
         UserError: for wrong data, or a checkpoint that does not match the model.

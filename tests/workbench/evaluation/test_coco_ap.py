@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 import gn_det.workbench.evaluation  # noqa: F401  (registers the metric)
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.evaluation.coco_figures import EVALUATORS, coco_figures
+from gn_det.workbench.evaluation.coco_scores import EVALUATORS, Comparison
 
 KEYS = [
     f'coco/{kind}_{item}'
@@ -122,11 +122,12 @@ def test_results_are_kept_and_give_the_same_figures(shapes, tmp_path):
     for keep in (0.9, 0.5):
         figures = evaluate(shapes, keep, outfile_prefix=str(prefix))
     files = sorted(path.name for path in prefix.parent.iterdir())
-    assert files == ['results.bbox.json', 'results.segm.json']
+    names = [f'results.{kind}.json' for kind in ('bbox', 'scores', 'segm')]
+    assert files == names
     truth = json.loads((shapes / 'annotations/instances_train.json').read_text())
     for kind in ('bbox', 'segm'):
         results = json.loads((tmp_path / f'new/results.{kind}.json').read_text())
-        again = coco_figures(truth, results, kind).values
+        again = Comparison(truth, results, kind).scores().values
         assert figures[f'coco/{kind}_mAP'] == again['mAP']
 
 
@@ -144,7 +145,7 @@ def test_a_write_cut_short_leaves_the_earlier_results(shapes, tmp_path, monkeypa
         evaluate(shapes, 0.5, outfile_prefix=prefix)
     assert (tmp_path / 'results.bbox.json').read_bytes() == before
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ['results.bbox.json', 'results.segm.json']
+    assert names == [f'results.{kind}.json' for kind in ('bbox', 'scores', 'segm')]
 
 
 def test_ap_of_each_class(shapes):
@@ -166,7 +167,7 @@ def test_results_for_a_server_need_no_annotations(shapes, tmp_path):
     metric.process({}, [sample(truth, i, 1.0) for i in truth.imgs])
     assert metric.evaluate(size=len(truth.imgs)) == {}
     results = json.loads((tmp_path / 'results.segm.json').read_text())
-    found = coco_figures(truth.dataset, results, 'segm')
+    found = Comparison(truth.dataset, results, 'segm').scores()
     assert found.values['mAP'] == 1.0
 
 

@@ -76,10 +76,10 @@ def test_results_of_an_earlier_run(tmp_path):
     cfg.work_dir = str(tmp_path)
     set_up_evaluation(cfg)
     for folder, name in ((tmp_path, 'results'), (elsewhere, 'r')):
-        for kind in ('bbox', 'segm'):
+        for kind in ('bbox', 'segm', 'scores'):
             (folder / f'{name}.{kind}.json').write_text('[]')
     before = result_files(cfg)
-    assert len(before) == 4
+    assert len(before) == 6
     for path in (tmp_path / 'results.bbox.json', elsewhere / 'r.bbox.json'):
         fresh = path.with_name('fresh')
         fresh.write_text('[]')

@@ -10,7 +10,7 @@ from rich.console import Console
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.ap_table import ap_table, class_table
 from gn_det.workbench.evaluation.evaluators import set_up_evaluation
-from gn_det.workbench.evaluation.published import Published, published_figures
+from gn_det.workbench.evaluation.published import Published, published_scores
 from gn_det.workbench.inputs.config import load_config
 from gn_det.workbench.runtime.runner import enable_channels_last
 from gn_det.workbench.runtime.tta import enable_tta
@@ -36,7 +36,7 @@ def printed(table) -> str:
 @pytest.mark.parametrize('absolute', [False, True])
 def test_figures_of_a_config_of_the_zoo(val2017, monkeypatch, absolute):
     monkeypatch.chdir(REPOSITORY)
-    found = published_figures(REPOSITORY / R50 if absolute else R50, val2017)
+    found = published_scores(REPOSITORY / R50 if absolute else R50, val2017)
     assert isinstance(found, Published)
     assert (found.ap('bbox'), found.ap('segm')) == (40.2, 36.4)
     assert found.by.startswith('mmdetection')
@@ -45,7 +45,7 @@ def test_figures_of_a_config_of_the_zoo(val2017, monkeypatch, absolute):
 def test_part_of_val2017_is_not_val2017(val2017):
     content = json.loads(val2017.read_text())
     val2017.write_text(json.dumps(dict(images=content['images'][:-1])))
-    found = published_figures(REPOSITORY / R50, val2017)
+    found = published_scores(REPOSITORY / R50, val2017)
     assert 'not comparable' in found
     assert 'box AP 40.2, mask AP 36.4' in found
     assert str(val2017) in found
@@ -54,9 +54,9 @@ def test_part_of_val2017_is_not_val2017(val2017):
 def test_another_set_and_another_config(val2017, tmp_path):
     other = tmp_path / 'instances_minival.json'
     other.write_text(val2017.read_text())
-    assert 'not comparable' in published_figures(REPOSITORY / R50, other)
-    assert 'not in the zoo' in published_figures(tmp_path / 'mine.py', val2017)
-    found = published_figures(REPOSITORY / CONFIG, val2017)
+    assert 'not comparable' in published_scores(REPOSITORY / R50, other)
+    assert 'not in the zoo' in published_scores(tmp_path / 'mine.py', val2017)
+    found = published_scores(REPOSITORY / CONFIG, val2017)
     assert 'generated shapes' in found
 
 
@@ -78,7 +78,7 @@ def test_another_set_and_another_config(val2017, tmp_path):
 )
 def test_figures_of_other_settings_are_not_comparable(val2017, options, said):
     cfg = load_config(str(REPOSITORY / R50), options)
-    found = published_figures(cfg.filename, val2017, cfg)
+    found = published_scores(cfg.filename, val2017, cfg)
     assert found.startswith('not comparable: the zoo has box AP 40.2, mask AP 36.4 for')
     assert said in found
     assert '\n' not in found
@@ -87,7 +87,7 @@ def test_figures_of_other_settings_are_not_comparable(val2017, options, said):
 def test_tta_is_not_comparable(val2017):
     cfg = load_config(str(REPOSITORY / R50), {'test_evaluator.metric': 'bbox'})
     enable_tta(cfg)
-    found = published_figures(cfg.filename, val2017, cfg)
+    found = published_scores(cfg.filename, val2017, cfg)
     assert 'not comparable: the zoo has' in found
     assert "model.type is 'BoxTTAModel', not 'FusedMaskRCNN'" in found
 
@@ -105,7 +105,7 @@ def test_settings_without_an_effect_on_ap_are_comparable(val2017, tmp_path):
     cfg = load_config(str(REPOSITORY / R50), options, str(tmp_path / 'work'))
     enable_channels_last(cfg)
     set_up_evaluation(cfg, classwise=True, evaluator='pycocotools')
-    found = published_figures(cfg.filename, val2017, cfg)
+    found = published_scores(cfg.filename, val2017, cfg)
     assert isinstance(found, Published), found
 
 
@@ -114,7 +114,7 @@ def test_a_broken_zoo_does_not_cost_the_evaluation(val2017, monkeypatch):
         raise UserError('metafile.yml: Models: is missing')
 
     monkeypatch.setattr('gn_det.workbench.evaluation.published.load_index', broken)
-    found = published_figures(REPOSITORY / R50, val2017)
+    found = published_scores(REPOSITORY / R50, val2017)
     assert found == 'nothing to compare with: metafile.yml: Models: is missing'
 
 

@@ -11,6 +11,8 @@ import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from gn_det.workbench.evaluation.coco_scores import IOU_THRESHOLDS, Comparison
+from gn_det.workbench.evaluation.kept_scores import kept_scores, write_scores
 from gn_det.workbench.inputs.config import load_config
 from gn_det.workbench.report import write_report
 from tests.running import CONFIG, REPOSITORY
@@ -81,9 +83,13 @@ def write_run(
     lines = '\n'.join(map(json.dumps, records))
     (logs / 'vis_data/scalars.json').write_text(f'{lines}\n')
     (logs / '20261121_100000.log').write_text(LOG)
-    for kind in ('bbox', 'segm'):
-        content = json.dumps(results_of(truth, kind, seed))
-        (work_dir / f'val.{kind}.json').write_text(content)
+    kept = {}
+    for kind, ap in (('bbox', 0.4), ('segm', 0.3)):
+        comparison = Comparison(truth.dataset, results_of(truth, kind, seed), kind)
+        one = kept_scores(comparison, comparison.scores(), IOU_THRESHOLDS)
+        one.values['mAP'] = ap + 0.01 * seed
+        kept[kind] = one
+    write_scores(work_dir / 'val.scores.json', kept)
     return work_dir
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
@@ -14,13 +14,13 @@ from gn_det.workbench.errors import UserError
 from gn_det.workbench.report import (
     check_runs,
     report_at_end,
+    run_page,
     write_comparison,
     write_report,
 )
-from gn_det.workbench.report import page as page_module
 from tests.workbench.report.pages import Page
 
-NEED_RESULTS = ('Classes', 'Precision and recall', 'Images')
+NEED_SCORES = ('Classes', 'Precision and recall', 'Images')
 
 
 def test_whole_run(whole_report):
@@ -32,7 +32,7 @@ def test_whole_run(whole_report):
         'Environment': 0, 'Config': 0,
     }  # fmt: skip
     assert 'finished, 2 epochs' in whole_report.read_text()
-    row = 'box, last validation (2) 0.400 – – – – –'
+    row = 'box, last validation (2) 40.0 – – – – –'
     assert row in page.sections['Average precision']
     assert '0.500 s' in page.sections['Memory and speed']
     assert '8.00' in page.sections['Memory and speed']
@@ -64,62 +64,81 @@ def test_pictures_are_whole_images(whole_report, tmp_path):
             assert image.width > image.height
 
 
-def test_names_are_text_and_not_markup(make_run, tmp_path, shapes):
-    evil = '<script>alert("$x$")</script> & $'
-    moved = tmp_path / 'moved'
-    shutil.copytree(shapes, moved)
-    file = moved / 'annotations/instances_val.json'
+def change_scores(work_dir, change):
+    """Let `change` edit what was kept of the last validation."""
+    file = work_dir / 'val.scores.json'
     content = json.loads(file.read_text())
-    content['categories'][0]['name'] = evil
-    # Nothing of it is in the images: the name stands in the note of absent classes.
-    content['annotations'] = [a for a in content['annotations'] if a['category_id'] > 1]
-    content['images'][0]['file_name'] = f'{evil.replace("/", "")}.jpg'
+    for kind in content['kinds'].values():
+        change(kind)
     file.write_text(json.dumps(content))
-    first = moved / 'val' / content['images'][0]['file_name']
-    shutil.copy(next((moved / 'val').glob('*.jpg')), first)
-    names = tuple(category['name'] for category in content['categories'])
-    options = {'val_dataloader.dataset.metainfo.classes': names}
-    path = write_report(make_run('<b>run & co', moved, **options))
-    page = Page(path)
-    assert 'script' not in {tag for tag, _ in page.tags}
-    assert evil in page.sections['Classes']
-    assert evil in page.sections['Config']
-    assert '<h1>&lt;b&gt;run &amp; co</h1>' in path.read_text()
 
 
-def test_class_with_markup_is_drawn(make_run, tmp_path, shapes):
-    moved = tmp_path / 'moved'
-    shutil.copytree(shapes, moved)
-    file = moved / 'annotations/instances_val.json'
-    content = json.loads(file.read_text())
-    for category in content['categories']:
-        category['name'] = f'$_{category["id"]}^$ <b>&'
-    file.write_text(json.dumps(content))
-    names = tuple(category['name'] for category in content['categories'])
-    run = make_run(**{'val_dataloader.dataset.metainfo.classes': names})
-    page = Page(write_report(run, str(moved)))
-    assert not any(page.missing.values())
+ODD_NAMES = [
+    '<script>alert("$x$")</script> & $',
+    '$_1^$ <b>&',
+    'a\0b\x07\x1b[31mc\nd',
+    '_hidden',
+    'x' * 5000,
+]
 
 
-@pytest.mark.parametrize('broken', ['absent', 'half', 'empty'])
-def test_results_that_are_not_there(make_run, broken):
-    work_dir = make_run()
-    for file in work_dir.glob('val.*.json'):
-        if broken == 'absent':
-            file.unlink()
-        else:
-            content = file.read_text()
-            file.write_text('[]' if broken == 'empty' else content[: len(content) // 2])
+@pytest.mark.parametrize('name', ODD_NAMES, ids=lambda name: ascii(name[:12]))
+@pytest.mark.parametrize('absent', [False, True])
+def test_names_of_classes_are_text(make_run, name, absent):
+    def rename(kind):
+        names = list(kind['class_ap'])
+        kind['class_ap'] = {
+            name if n == names[0] else n: -1.0 if absent and n == names[0] else 0.5
+            for n in names
+        }
+        for image in (*kind['best'], *kind['worst']):
+            for one in (*image['truth'], *image['found']):
+                one['name'] = name
+
+    work_dir = make_run('<b>run & \x07co')
+    change_scores(work_dir, rename)
     page = Page(write_report(work_dir))
-    said = {'absent': 'tools/test.py', 'half': 'is not JSON', 'empty': 'no detection'}
-    for section in NEED_RESULTS:
-        assert said[broken] in ' '.join(page.missing[section])
+    assert not any(page.missing.values()), page.missing
+    assert 'script' not in {tag for tag, _ in page.tags}
+    for source in page.images['Classes']:
+        svg = base64.b64decode(source.removeprefix('data:image/svg+xml;base64,'))
+        ElementTree.fromstring(svg)
+    assert len(page.images['Images']) == 4
+    text = (work_dir / 'report.html').read_text()
+    assert '<h1>&lt;b&gt;run &amp; \\x07co</h1>' in text
+    assert text.isprintable() or not set(text) & set(map(chr, range(9)))
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        (None, 'gn-det test'),
+        ('{"written_s": 1, "kinds": {"bbox"', 'is damaged'),
+        ('[]', 'is damaged'),
+        ('[' * 100_000, 'is damaged'),
+        ('{"written_s": 1e99, "kinds": {}}', 'is damaged'),
+        ('{"written_s": 1, "kinds": {}}', 'gn-det test'),
+    ],
+)
+def test_scores_that_are_not_there(make_run, content, said):
+    work_dir = make_run()
+    file = work_dir / 'val.scores.json'
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
+    page = Page(write_report(work_dir))
+    for section in NEED_SCORES:
+        assert said in ' '.join(page.missing[section])
     assert page.images['Training curves']
 
 
 def test_masks_may_be_missing(make_run):
     work_dir = make_run()
-    (work_dir / 'val.segm.json').unlink()
+    file = work_dir / 'val.scores.json'
+    content = json.loads(file.read_text())
+    del content['kinds']['segm']
+    file.write_text(json.dumps(content))
     page = Page(write_report(work_dir))
     assert 'masks' in page.missing['Classes'][0]
     assert len(page.images['Images']) == 4
@@ -130,31 +149,11 @@ def test_data_that_moved_away(make_run, shapes, tmp_path):
     gone = tmp_path / 'gone'
     work_dir = make_run(data_root=gone)
     page = Page(write_report(work_dir))
-    for section in NEED_RESULTS:
-        assert '--data-root' in page.missing[section][0]
-        assert str(gone) in page.missing[section][0]
+    assert 'image not found' in page.missing['Images'][0]
+    assert '--data-root' in page.missing['Images'][0]
+    assert str(gone) in page.missing['Images'][0]
     page = Page(write_report(work_dir, str(shapes)))
     assert not any(page.missing.values())
-
-
-def test_annotations_without_images(make_run, shapes, tmp_path):
-    moved = tmp_path / 'moved'
-    shutil.copytree(shapes / 'annotations', moved / 'annotations')
-    page = Page(write_report(make_run(data_root=moved)))
-    assert page.images['Classes']
-    assert 'image not found' in page.missing['Images'][0]
-
-
-def test_only_the_classes_of_the_model_count(make_run, shapes):
-    """Classes, curves and images are of what the metric evaluated, and of no more."""
-    work_dir = make_run(**{'val_dataloader.dataset.metainfo.classes': ('square',)})
-    for kind in ('bbox', 'segm'):
-        file = work_dir / f'val.{kind}.json'
-        found = [one for one in json.loads(file.read_text()) if one['category_id'] == 2]
-        file.write_text(json.dumps(found))
-    page = Page(write_report(work_dir))
-    assert not any(page.missing.values()), page.missing
-    assert 'Without objects' not in page.sections['Classes']
 
 
 def test_an_image_that_cannot_be_read_costs_no_other(make_run, shapes, tmp_path):
@@ -165,17 +164,9 @@ def test_an_image_that_cannot_be_read_costs_no_other(make_run, shapes, tmp_path)
     second.unlink()
     page = Page(write_report(make_run(data_root=moved)))
     assert len(page.images['Images']) == 2
-    assert {str(p) for p in (first, second)} == {
-        reason.rsplit(' ', 1)[-1] for reason in page.missing['Images']
-    }
-
-
-def test_results_that_are_something_else(make_run):
-    work_dir = make_run()
-    (work_dir / 'val.segm.json').write_text('{"images": []}')
-    page = Page(write_report(work_dir))
-    assert 'it holds a dict; expected a list' in page.missing['Classes'][0]
-    assert len(page.images['Images']) == 4
+    assert sorted(reason.split(':')[0] for reason in page.missing['Images']) == [
+        f'cannot paint {path}' for path in (first, second)
+    ]
 
 
 def test_odd_lines_of_a_log(make_run):
@@ -193,21 +184,49 @@ def test_a_section_that_fails_costs_no_other(make_run, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError('of all things')
 
-    monkeypatch.setattr(page_module.figures, 'losses', broken)
+    monkeypatch.setattr(run_page.figures, 'losses', broken)
     page = Page(write_report(make_run()))
     assert 'ZeroDivisionError' in page.missing['Training curves'][0]
     assert page.images['Images']
 
 
-def test_masks_of_an_earlier_evaluation_are_not_shown(make_run):
+def test_scores_of_another_run_are_not_shown(make_run):
+    """What an earlier run left is not this one's, however new its file is."""
     work_dir = make_run()
-    boxes = work_dir / 'results.bbox.json'
-    shutil.copy(work_dir / 'val.bbox.json', boxes)
-    os.utime(boxes, (2e9, 2e9))
+    change_scores(work_dir, lambda kind: kind['values'].update(mAP=0.123))
     page = Page(write_report(work_dir))
-    assert 'no results.segm.json beside' in page.missing['Classes'][0]
-    assert 'From results.bbox.json' in page.sections['Classes']
-    assert 'boxes that score' in page.sections['Images']
+    assert 'has no scores of the last validation' in page.missing['Classes'][0]
+
+
+def test_newest_of_validation_and_test_is_shown(make_run):
+    work_dir = make_run()
+    folder = work_dir / 'test' / '20261122_100000'
+    folder.mkdir(parents=True)
+    scores = {'coco/bbox_mAP': 0.5, 'coco/segm_mAP': 0.5}
+    (folder / '20261122_100000.json').write_text(json.dumps(scores))
+    content = json.loads((work_dir / 'val.scores.json').read_text())
+    for kind in content['kinds'].values():
+        kind['values']['mAP'] = 0.5
+    content['written_s'] += 60
+    (work_dir / 'test/results.scores.json').write_text(json.dumps(content))
+    page = Page(write_report(work_dir))
+    assert 'From the test, results.scores.json' in page.sections['Classes']
+    assert 'box, test 50.0' in page.sections['Average precision']
+
+
+def test_masks_that_do_not_fit_their_image(make_run):
+    def damage(kind):
+        for image in (*kind['best'], *kind['worst']):
+            for one in image['truth'][:1]:
+                one['mask'] = {'size': [64, 64], 'counts': 'zz\u0000'}
+            for one in image['found'][:1]:
+                one['mask'] = {'size': [9, 9], 'counts': '0'}
+
+    work_dir = make_run()
+    change_scores(work_dir, damage)
+    page = Page(write_report(work_dir))
+    assert len(page.missing['Images']) == 4
+    assert all('cannot paint' in reason for reason in page.missing['Images'])
 
 
 def test_a_place_that_cannot_be_written(make_run):
@@ -223,6 +242,16 @@ def test_runs_are_looked_at_before_anything_is_written(make_run, tmp_path):
         check_runs([run, tmp_path / '.' / run.name])
     with pytest.raises(UserError, match='nothere'):
         check_runs([run, tmp_path / 'nothere'])
+    with pytest.raises(UserError, match='is the report of'):
+        check_runs([run], run / '..' / run.name / 'report.html')
+
+
+def test_a_report_at_another_place(make_run, tmp_path):
+    work_dir = make_run()
+    path = write_report(work_dir, out=tmp_path / 'pages/one.html')
+    assert path == tmp_path / 'pages/one.html'
+    assert not any(Page(path).missing.values())
+    assert not (work_dir / 'report.html').exists()
 
 
 def test_killed_run(make_run):
@@ -232,6 +261,38 @@ def test_killed_run(make_run):
     scalars.write_text('\n'.join(lines[:5]) + '\n{"loss": 0.')
     path = write_report(work_dir)
     assert 'not finished: 1 of 9 epochs, last logged iteration 4' in path.read_text()
+
+
+def test_without_its_last_validation_a_run_is_not_finished(make_run):
+    work_dir = make_run()
+    scalars = work_dir / '20261121_100000/vis_data/scalars.json'
+    scalars.write_text('\n'.join(scalars.read_text().splitlines()[:-1]))
+    (work_dir / 'last_checkpoint').write_text('/somewhere/epoch_2.pth')
+    text = write_report(work_dir).read_text()
+    assert 'not finished: 2 epochs trained, without the validation' in text
+
+
+def test_a_start_that_logged_nothing_tells_nothing(make_run):
+    """The settings and the environment are of the run whose numbers are shown."""
+    work_dir = make_run()
+    shutil.copytree(
+        make_run('later', **{'optim_wrapper.optimizer.lr': 0.777}) / '20261121_100000',
+        work_dir / '20261122_100000',
+    )
+    for file in (work_dir / '20261122_100000').rglob('*'):
+        if file.suffix == '.log':
+            file.write_text(file.read_text().replace('H200', 'B200'))
+    scalars = work_dir / '20261122_100000/vis_data/scalars.json'
+    logged = scalars.read_text()
+    for content in ('', '{"iter": 1}\n', None):
+        scalars.unlink() if content is None else scalars.write_text(content)
+        page = Page(write_report(work_dir))
+        assert '0.777' not in page.sections['Config']
+        assert 'NVIDIA H200' in page.sections['Environment']
+    scalars.write_text(logged)
+    page = Page(write_report(work_dir))
+    assert '0.777' in page.sections['Config']
+    assert 'NVIDIA B200' in page.sections['Environment']
 
 
 def test_nothing_but_losses(make_run):
@@ -264,8 +325,8 @@ def test_comparison(make_run, tmp_path):
     path = write_comparison(runs, tmp_path / 'out' / 'both.html')
     page = Page(path)
     rows = page.sections['Precision and speed']
-    assert '0.400' in rows
-    assert '0.410' in rows
+    assert '40.0' in rows
+    assert '41.0' in rows
     assert len(page.images['Training curves']) == 3
     differing = [
         line for line in page.sections['Settings that differ'].splitlines() if line
@@ -304,7 +365,7 @@ def test_report_of_a_run_that_was_cut_short(make_run, error):
 
 def test_training_does_not_fail_for_a_report(make_run, monkeypatch):
     work_dir = make_run()
-    monkeypatch.setattr(page_module, '_write', lambda *_: 1 / 0)
+    monkeypatch.setattr(run_page, 'write_page', lambda *_: 1 / 0)
     with report_at_end(work_dir):
         pass
     assert not (work_dir / 'report.html').exists()

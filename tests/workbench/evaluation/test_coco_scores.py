@@ -16,8 +16,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gn_det.workbench.errors import UserError
-from gn_det.workbench.evaluation.coco_figures import EVALUATORS, FIGURES, coco_figures
+from gn_det.workbench.evaluation.coco_scores import (
+    EVALUATORS,
+    SCORES,
+    CocoScores,
+    Comparison,
+)
 
 # pycocotools adds 2⁻⁵² to a number of detections, so a precision may be one ulp less,
 # and so may a mean of them.
@@ -29,7 +33,13 @@ LENGTHS = st.one_of(
     st.floats(0, 120),
 )
 AREAS = st.sampled_from([0.0, 1023.999, 1024.0, 1024.001, 9215.999, 9216.0, 9216.001])
-SCORES = st.one_of(st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.floats(0, 1))
+CONFIDENCES = st.one_of(st.sampled_from([0.0, 0.5, 0.9, 1.0]), st.floats(0, 1))
+
+
+def coco_scores(
+    truth: dict, results: list[dict], kind: str, classes=None, **options
+) -> CocoScores:
+    return Comparison(truth, results, kind, classes).scores(**options)
 
 
 def rle(box: list[float], compressed: bool = True) -> dict:
@@ -88,7 +98,7 @@ def sets(draw) -> tuple[dict, list[dict]]:
             image_id=draw(st.sampled_from([image_id, image_ids[-1]])),
             category_id=draw(st.sampled_from(class_ids)),
             bbox=box,
-            score=draw(SCORES),
+            score=draw(CONFIDENCES),
             segmentation=rle(box),
         )
         copies = draw(st.sampled_from([1, 1, 1, 2, 11, 101]))
@@ -119,7 +129,7 @@ def by_pycocotools_itself(truth: dict, results: list[dict], kind: str) -> list[f
 def assert_agreement(truth: dict, results: list[dict], kind: str) -> dict[str, float]:
     before = json.dumps([truth, results])
     slow, fast = (
-        coco_figures(truth, results, kind, evaluator=name)
+        coco_scores(truth, results, kind, evaluator=name)
         for name in reversed(EVALUATORS)
     )
     assert json.dumps([truth, results]) == before
@@ -212,28 +222,26 @@ def test_areas_of_masks_are_not_those_of_their_boxes():
 def test_annotation_ids_do_not_matter(evaluator):
     """pycocotools takes a match with id 0 for none, and loses objects of one id."""
     truth, results = one_image([BOX, [60, 60, 20, 20]], [(7, BOX, 0.9)])
-    expected = coco_figures(truth, results, 'bbox', evaluator=evaluator).values
+    expected = coco_scores(truth, results, 'bbox', evaluator=evaluator).values
     for ids in ([0, 1], [5, 5]):
         for annotation, number in zip(truth['annotations'], ids, strict=True):
             annotation['id'] = number
-        found = coco_figures(truth, results, 'bbox', evaluator=evaluator).values
+        found = coco_scores(truth, results, 'bbox', evaluator=evaluator).values
         assert found == expected
 
 
 @pytest.mark.parametrize('rename', [lambda i: f'name {i}', lambda i: 2**70 + i])
 @pytest.mark.parametrize('part', ['images', 'categories'])
-def test_ids_that_the_faster_evaluator_does_not_know(part, rename):
+def test_ids_may_be_names_and_beyond_64_bits(part, rename):
     truth, results = one_image([BOX], [(7, BOX, 0.9)])
-    expected = coco_figures(truth, results, 'bbox').values
+    expected = coco_scores(truth, results, 'bbox').values
     key = {'images': 'image_id', 'categories': 'category_id'}[part]
     for record in truth[part]:
         record['id'] = rename(record['id'])
     for record in (*truth['annotations'], *results):
         record[key] = rename(record[key])
-    found = coco_figures(truth, results, 'bbox').values
+    found = coco_scores(truth, results, 'bbox').values
     assert found == pytest.approx(expected, abs=ROUNDING)
-    with pytest.raises(UserError, match='evaluate these by pycocotools'):
-        coco_figures(truth, results, 'bbox', evaluator='faster-coco-eval')
 
 
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
@@ -255,24 +263,77 @@ def test_detections_that_are_no_numbers_are_left_out_by_both(kind, broken):
         given = [*results[:place], broken, *results[place:]]
         left = given if counts else results
         for name in EVALUATORS:
-            found = coco_figures(truth, given, kind, evaluator=name)
-            assert found == coco_figures(truth, left, kind, evaluator=name)
+            found = coco_scores(truth, given, kind, evaluator=name)
+            assert found == coco_scores(truth, left, kind, evaluator=name)
     if not counts:
-        empty = coco_figures(truth, [broken], kind)
-        assert empty.values == dict.fromkeys(FIGURES, 0.0)
+        empty = coco_scores(truth, [broken], kind)
+        assert empty.values == dict.fromkeys(SCORES, 0.0)
 
 
 def test_no_detection_is_zero():
     truth, _ = one_image([BOX], [])
-    found = coco_figures(truth, [], 'segm')
-    assert found.values == dict.fromkeys(FIGURES, 0.0)
+    found = coco_scores(truth, [], 'segm')
+    assert found.values == dict.fromkeys(SCORES, 0.0)
     assert found.class_ap == {'cup': 0.0, 'fork': 0.0}
 
 
 def test_chosen_classes_and_thresholds():
     truth, results = one_image([BOX], [(7, [10, 10, 40, 30], 0.9)])
-    assert coco_figures(truth, results, 'bbox', [8]).class_ap == {'fork': -1.0}
-    loose = coco_figures(truth, results, 'bbox', iou_thresholds=[0.5, 0.7])
-    strict = coco_figures(truth, results, 'bbox', iou_thresholds=[0.8, 0.9])
+    assert coco_scores(truth, results, 'bbox', [8]).class_ap == {'fork': -1.0}
+    loose = coco_scores(truth, results, 'bbox', iou_thresholds=[0.5, 0.7])
+    strict = coco_scores(truth, results, 'bbox', iou_thresholds=[0.8, 0.9])
     assert loose.values['mAP'] > strict.values['mAP'] == 0
     assert strict.values['mAP_50'] == -1
+
+
+def placed(image: int, x: float, category: int = 3, **more: object) -> dict:
+    return dict(image_id=image, category_id=category, bbox=[x, 0, 20, 20], **more)
+
+
+def image_f1(objects: list[dict], found: list[dict], classes=None) -> dict:
+    truth, _ = one_image([], [])
+    truth['annotations'] = [dict(id=0, area=400, **one) for one in objects]
+    return Comparison(truth, found, 'bbox', classes).image_f1(0.3)
+
+
+def test_f1_of_an_image():
+    objects = [placed(7, 0), placed(7, 40), placed(9, 0)]
+    found = [
+        placed(7, 0, score=0.9),  # right at every IoU
+        placed(7, 70, score=0.8),  # wrong
+        placed(7, 40, score=0.1),  # right, and not sure enough to count
+        # 20 × 20 against 20 × 20 moved by 5: IoU 15/25 = 0.60.
+        placed(9, 5, score=0.9),
+    ]
+    scores = image_f1(objects, found)
+    assert scores[7] == pytest.approx(2 * 1 / (2 + 2))
+    # At 0.50, 0.55 and 0.60 of ten thresholds.
+    assert scores[9] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ('objects', 'found', 'expected'),
+    [
+        ([placed(7, 0)], [placed(7, 0, score=0.9)], {7: 1.0}),
+        ([placed(7, 0)], [placed(9, 0, score=0.9)], {7: 0.0, 9: 0.0}),
+        ([placed(7, 0)], [], {7: 0.0}),
+        # What is found of a crowd is neither right nor wrong, and a crowd no miss.
+        ([placed(7, 0, iscrowd=1)], [placed(7, 0, score=0.9)] * 3, {}),
+        (
+            [placed(7, 0), placed(7, 50, iscrowd=1)],
+            [placed(7, 0, score=0.9), placed(7, 50, score=0.9)],
+            {7: 1.0},
+        ),
+        # The right place, and another class.
+        ([placed(7, 0)], [placed(7, 0, category=8, score=0.9)], {7: 0.0}),
+    ],
+)
+def test_f1_of_crowds_and_of_images_without_objects(objects, found, expected):
+    assert image_f1(objects, found) == pytest.approx(expected)
+
+
+def test_f1_is_of_the_chosen_classes():
+    objects = [placed(7, 0), placed(7, 40, category=8)]
+    found = [placed(7, 0, score=0.9)]
+    assert image_f1(objects, found) == {7: pytest.approx(2 / 3)}
+    assert image_f1(objects, found, [3]) == {7: 1.0}
