@@ -15,7 +15,7 @@ from benchmarks.detector_profile import kind_of
 from benchmarks.detector_steps import Times, time_calls
 from benchmarks.results import DETECTOR_COLUMNS, read_rows
 from benchmarks.timing import Quantiles
-from gn_det.layers import fused_group_norm
+from gn_det.layers import group_norm as layer
 
 TINY = (
     *('--dtype', 'fp32', '--layout', 'nchw'),
@@ -65,10 +65,8 @@ def test_a_short_run(tmp_path, capsys):
 
 
 def test_what_is_wrong_or_too_large_gets_no_time(tmp_path, monkeypatch, capsys):
-    group_norm = fused_group_norm.group_norm
-    monkeypatch.setattr(
-        fused_group_norm, 'group_norm', lambda *a, **k: 1.01 * group_norm(*a, **k)
-    )
+    group_norm = layer.group_norm
+    monkeypatch.setattr(layer, 'group_norm', lambda *a, **k: 1.01 * group_norm(*a, **k))
     monkeypatch.setattr(bench_detector.Detector, 'trunk', lambda self: None)
 
     def step(self):
