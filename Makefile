@@ -13,8 +13,8 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 	--no-loadscope-reorder
 
-.PHONY: help install quickstart test test-openmmlab lint format docs zoo bench study \
-	clean
+.PHONY: help install quickstart test test-openmmlab lint format docs zoo bench gpu \
+	study clean
 
 help:
 	@echo 'make quickstart      train and evaluate a small GN Mask R-CNN on shapes (CPU)'
@@ -24,6 +24,7 @@ help:
 	@echo 'make docs            the documentation site, in build/site'
 	@echo 'make zoo             write model_zoo.md from configs/*/metafile.yml'
 	@echo 'make bench           time op and detectors on a CUDA device; host cost, memory'
+	@echo 'make gpu             check and measure on a CUDA device, GPU_SECONDS=540 at most'
 	@echo 'make study           train the small networks behind the claims in studies/'
 	@echo 'make install         only build .venv'
 	@echo 'make clean           remove .venv, the overlay, generated data and results'
@@ -82,6 +83,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_group_norm.py
 	$(BIN)/python benchmarks/bench_detector.py --model r50 r101
 	$(BIN)/python benchmarks/plot.py
+
+# A GPU machine may have no network: its own Python serves where there is no .venv.
+gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_day.py
 
 study: $(VENV)/.installed
 	$(BIN)/python studies/run.py --work-dir work_dirs/studies

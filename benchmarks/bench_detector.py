@@ -24,7 +24,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.arguments import output_folder, positive
+from benchmarks.arguments import Budget, add_budget, output_folder, positive
 from benchmarks.cases import LAYOUTS
 from benchmarks.detector_data import Batch, make_batch, prefer_one_class
 from benchmarks.detector_gate import Gate, randomise_norms, tf32
@@ -36,6 +36,7 @@ from benchmarks.results import (
     RESULTS,
     Environment,
     detector_name,
+    earlier_rows,
     rounded,
     write_rows,
 )
@@ -64,8 +65,10 @@ class DetectorBenchmark:
         dtype: str,
         layout: str,
         environment: Environment,
+        budget: Budget,
     ):
         self.rows: list[dict] = []
+        self._budget = budget
         self.failures: list[str] = []
         self._args = args
         self._settings = {'model': model, 'dtype': dtype, 'layout': layout}
@@ -127,35 +130,63 @@ class DetectorBenchmark:
                 found[name] = 'refused: ' + '; '.join(wrong)
         return found
 
-    def run(self, path: Path) -> None:
-        """Measures everything asked for; the CSV is whole after each row."""
-        refused = self.refused()
-        for variant in self._args.variant:
-            if variant in refused:
-                self.failures.append(f'{variant} is {refused[variant]}')
-            for mode in self._args.mode:
-                if applies(variant, mode):
-                    self._run(variant, mode, refused.get(variant), path)
+    def run(self, path: Path) -> bool:
+        """Measures everything asked for; the CSV is whole after each row.
 
-    def _run(self, variant: str, mode: str, status: str | None, path: Path) -> None:
-        for count in sorted(self._args.batch):
-            started = time.monotonic()
-            measured = {}
-            if status is None:
-                try:
-                    measured = self._measure(variant, mode, count)
-                except torch.OutOfMemoryError:
-                    # A larger batch would not fit either.
-                    status = f'{_OUT_OF_MEMORY} at batch {count}'
-                except Exception as error:
-                    status = _in_words(error)
-                    self.failures.append(f'{variant} {mode} {count}: {status}')
-                _release()
-            row = self._row(variant, mode, count, status or 'ok', measured)
-            self.rows.append(row)
-            write_rows(path, DETECTOR_COLUMNS, self.rows)
-            seconds = time.monotonic() - started
-            print(f'{line(row)}   [{seconds:.0f} s]', flush=True)
+        False if time ran out before the last.
+        """
+        self.rows = list(earlier_rows(path, self._environment))
+        asked = [
+            (variant, mode, count)
+            for variant in self._args.variant
+            for mode in self._args.mode
+            if applies(variant, mode)
+            for count in sorted(self._args.batch)
+        ]
+        # What README shows comes first, should the time run out.
+        asked.sort(key=lambda row: (row[2] != 2, row[1] != 'train'))
+        known = {(r['variant'], r['mode'], int(r['batch'])) for r in self.rows}
+        missing = [row for row in asked if row not in known]
+        if not missing:
+            return True
+        refused = self.refused()
+        for variant, why in refused.items():
+            self.failures.append(f'{variant} is {why}')
+        # By variant and mode: the batch that did not fit, and its status.
+        too_large: dict[tuple[str, str], tuple[int, str]] = {}
+        for variant, mode, count in missing:
+            if not self._budget.begin():
+                return False
+            least, out_of_memory = too_large.get((variant, mode), (count + 1, None))
+            status = refused.get(variant) or (out_of_memory if count >= least else None)
+            status = self._run(variant, mode, count, status, path)
+            if status.startswith(_OUT_OF_MEMORY):
+                # A larger batch would not fit either.
+                too_large[variant, mode] = min(count, least), status
+            self._budget.end()
+        return True
+
+    def _run(
+        self, variant: str, mode: str, count: int, status: str | None, path: Path
+    ) -> str:
+        started = time.monotonic()
+        measured = {}
+        if status is None:
+            try:
+                measured = self._measure(variant, mode, count)
+            except torch.OutOfMemoryError:
+                status = f'{_OUT_OF_MEMORY} at batch {count}'
+            except Exception as error:
+                status = _in_words(error)
+                self.failures.append(f'{variant} {mode} {count}: {status}')
+            _release()
+        status = status or 'ok'
+        row = self._row(variant, mode, count, status, measured)
+        self.rows.append(row)
+        write_rows(path, DETECTOR_COLUMNS, self.rows)
+        seconds = time.monotonic() - started
+        print(f'{line(row)}   [{seconds:.0f} s]', flush=True)
+        return status
 
     def _measure(self, variant: str, mode: str, count: int) -> dict:
         args = self._args
@@ -308,6 +339,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--warm-up', type=int, default=3, help='calls before (%(default)s)'
     )
+    add_budget(parser)
     parser.add_argument('--no-profile', dest='profile', action='store_false')
     parser.add_argument(
         '--out', type=output_folder, default=RESULTS, help='folder of the CSV'
@@ -337,8 +369,9 @@ def suffix(args: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when all was measured that fits into memory, 1 if something failed."""
+    """0: all was measured that fits; 1: something failed; 3: time ran out."""
     args = parse_args(argv)
+    budget = Budget(args.budget)
     # Each model says how it was fused; here that would come again and again.
     MMLogger.get_current_instance().setLevel('WARNING')
     environment = Environment.here()
@@ -347,15 +380,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = detector_name(model, dtype, layout, environment.tag, suffix(args))
         path = args.out / name
         print(f'{model} {dtype} {layout} {args.height} x {args.width}', flush=True)
-        benchmark = DetectorBenchmark(args, model, dtype, layout, environment)
+        benchmark = DetectorBenchmark(args, model, dtype, layout, environment, budget)
         with tf32(True):
-            benchmark.run(path)
+            complete = benchmark.run(path)
         print(table(benchmark.rows))
         print(profile_table(benchmark.rows))
         for failure in benchmark.failures:
             print(f'  FAILED {failure}')
         failures += len(benchmark.failures)
         print(f'wrote {path}; {len(benchmark.failures)} failures', flush=True)
+        if not complete:
+            print('out of time before the last row')
+            return 3
     return 1 if failures else 0
 
 

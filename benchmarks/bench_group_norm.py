@@ -5,7 +5,7 @@
 Each implementation is first held against float64; one that is wrong gets no time, and
 the exit code is 1. Then its calls are timed, with a cold and a warm cache, beside a
 copy of the same bytes. Writes a CSV per dtype and layout; docs/benchmarking.md explains
-every column. Without a CUDA device the exit code is 2.
+every column. Without a CUDA device the exit code is 2, and 3 where `--budget` ran out.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import limits
-from benchmarks.arguments import output_folder
+from benchmarks.arguments import Budget, add_budget, output_folder
 from benchmarks.bytes_model import DIRECTIONS, gbps, moved_bytes, network_layers
 from benchmarks.cases import DTYPES, LAYOUTS, Case, Inputs, make_inputs, network_cases
 from benchmarks.gate import Reference, check
@@ -29,13 +29,14 @@ from benchmarks.results import (
     RESULTS,
     SPEED_COLUMNS,
     Environment,
+    earlier_rows,
     rounded,
     speed_name,
     write_rows,
 )
 from benchmarks.shapes import KINDS, MODELS
 from benchmarks.timing import CACHES, GraphTimer, Quantiles, cold_sets, peak_mib
-from benchmarks.totals import network_totals
+from benchmarks.totals import network_totals, row_kind
 
 Timer = Callable[[Callable[[], object], int], Quantiles]
 
@@ -301,6 +302,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', type=output_folder, default=RESULTS, help='folder of the CSV'
     )
+    add_budget(parser)
     parser.add_argument(
         '--quick', action='store_true', help='few maps and few samples, to try it out'
     )
@@ -321,8 +323,16 @@ def suffix(args: argparse.Namespace) -> str:
     return '' if same else '_partial'
 
 
-def measure(args: argparse.Namespace, dtype: str, layout: str) -> int:
-    """One CSV; the number of refused or failed measurements."""
+def is_of(case: Case, row: dict) -> bool:
+    """Whether a row of the CSV was measured of this case."""
+    sizes = all(int(row[name]) == getattr(case, name) for name in 'NCHWG')
+    return sizes and row_kind(row) == case.kind
+
+
+def measure(
+    args: argparse.Namespace, dtype: str, layout: str, budget: Budget
+) -> int | None:
+    """One CSV; the number of refused or failed measurements, None if time ran out."""
     environment = Environment.here()
     path = args.out / speed_name(dtype, layout, environment.tag, suffix(args))
     cases = network_cases(dtype, layout, args.model, args.fusion)
@@ -331,10 +341,15 @@ def measure(args: argparse.Namespace, dtype: str, layout: str) -> int:
         cases, timer = cases[:: len(cases) // 3], GraphTimer(0.3, 10)
     device = torch.cuda.current_device()
     l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
-    rows: list[dict] = []
+    rows: list[dict] = list(earlier_rows(path, environment))
     failures = 0
     started = time.monotonic()
     for number, case in enumerate(cases, 1):
+        if any(is_of(case, row) for row in rows):
+            continue
+        if not budget.begin():
+            print(f'out of time before {case}; {path} has {number - 1} cases')
+            return None
         benchmark = CaseBenchmark(
             case, timer, environment, directions=args.directions, l2_bytes=l2_bytes
         )
@@ -342,6 +357,7 @@ def measure(args: argparse.Namespace, dtype: str, layout: str) -> int:
         rows += benchmark.rows
         failures += len(benchmark.failures)
         write_rows(path, SPEED_COLUMNS, rows)
+        budget.end()
         seconds = time.monotonic() - started
         print(f'[{number}/{len(cases)} {seconds:.0f} s] {dtype} {layout} {case}')
         print(table(benchmark.rows, args.directions))
@@ -354,8 +370,9 @@ def measure(args: argparse.Namespace, dtype: str, layout: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when all was measured, 1 if something failed, 2 without CUDA."""
+    """0: all was measured; 1: something failed; 2: no CUDA; 3: time ran out."""
     args = parse_args(argv)
+    budget = Budget(args.budget)
     if not torch.cuda.is_available():
         print(
             'Timing needs a CUDA device, and torch sees none here; nothing was '
@@ -367,7 +384,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Captures need a side stream, and tensors must live on the stream that uses them.
     with torch.cuda.stream(torch.cuda.Stream()):
         for dtype, layout in itertools.product(args.dtype, args.layout):
-            failures += measure(args, dtype, layout)
+            found = measure(args, dtype, layout, budget)
+            if found is None:
+                return 3
+            failures += found
     return 1 if failures else 0
 
 

@@ -1,7 +1,9 @@
 """The CSV files: their columns, their names, and what a machine writes into them."""
 
+import contextlib
 import csv
 import datetime
+import os
 import platform
 import re
 import subprocess
@@ -11,8 +13,6 @@ from pathlib import Path
 
 import torch
 import triton
-
-from gn_det.workbench.atomic_files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results'
@@ -117,10 +117,37 @@ def detector_name(
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:
     """Writes a CSV file whole, so that an interrupted run leaves a readable one."""
-    with replacing(path) as partial, partial.open('w', newline='') as file:
+    # Not by the workbench, which needs more than torch: the op is measured without it.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}.part')
+    with partial.open('w', newline='') as file:
         writer = csv.DictWriter(file, columns, lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
+    os.replace(partial, path)
+
+
+def earlier_rows(path: Path, here: 'Environment') -> list[dict]:
+    """What an interrupted run of the same source on the same machine has measured.
+
+    Rows as they were written: numbers are numbers again.
+    """
+    if not path.is_file():
+        return []
+    same = {name: getattr(here, name) for name in ('gpu', 'torch', 'triton', 'commit')}
+    rows = read_rows(path)
+    return [
+        {name: text if name in same else _number(text) for name, text in row.items()}
+        for row in rows
+        if all(row[name] == same[name] for name in same)
+    ]
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

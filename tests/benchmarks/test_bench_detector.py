@@ -78,17 +78,33 @@ def test_what_is_wrong_or_too_large_gets_no_time(tmp_path, monkeypatch, capsys):
     options = ('--batch', '1', '2', '4', '--mode', 'train', '--no-profile')
     code, rows = run(tmp_path, *options, '--variant', *variants)
     assert code == 1
-    assert len(rows) == 6
-    for row in rows[:3]:
-        assert row['status'].startswith('refused: fp32 ')
-        assert ' is off by ' in row['status']
-        assert row['ms_p50'] == ''
-    statuses = [row['status'] for row in rows[3:]]
-    assert statuses == ['ok', *['out of memory at batch 2'] * 2]
-    assert [bool(row['ms_p50']) for row in rows[3:]] == [True, False, False]
+    status = {(row['variant'], row['batch']): row['status'] for row in rows}
+    time = {(row['variant'], row['batch']): row['ms_p50'] for row in rows}
+    assert len(rows) == len(status) == 6
+    for batch in '124':
+        assert status['fused_gn', batch].startswith('refused: fp32 ')
+        assert ' is off by ' in status['fused_gn', batch]
+        assert time['fused_gn', batch] == ''
+    assert status['frozen_bn_2fc', '1'] == 'ok'
+    assert time['frozen_bn_2fc', '1']
+    for batch in '24':
+        assert status['frozen_bn_2fc', batch] == 'out of memory at batch 2'
+        assert time['frozen_bn_2fc', batch] == ''
     said = capsys.readouterr().out
     assert 'FAILED fused_gn is refused: fp32 ' in said
     assert '1 failures' in said
+
+
+def test_a_second_run_goes_on_where_the_first_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_detector.Detector, 'trunk', lambda self: None)
+    monkeypatch.setattr(bench_detector.Detector, 'step', lambda self: None)
+    options = ('--mode', 'train', '--no-profile', '--variant', 'frozen_bn_2fc')
+    code, rows = run(tmp_path, *options, '--batch', '2', '--budget', '60')
+    assert (code, len(rows)) == (0, 1)
+    code, rows = run(tmp_path, *options, '--batch', '1', '2', '--budget', '-1')
+    assert (code, len(rows)) == (3, 1)
+    code, rows = run(tmp_path, *options, '--batch', '1', '2')
+    assert (code, [row['batch'] for row in rows]) == (0, ['2', '1'])
 
 
 def test_a_variant_that_breaks_costs_no_other_its_time(tmp_path, monkeypatch):
