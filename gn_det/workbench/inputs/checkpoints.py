@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.config_parts import differences
 from gn_det.workbench.loading import loader
+from gn_det.workbench.loading.dumped_config import parse_config
 from gn_det.workbench.loading.integrity import is_whole
+from gn_det.workbench.loading.weights import meta_of
 
+# What an earlier part of the training was made with.
+_OF_TRAINING = (
+    'model',
+    'train_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+    'auto_scale_lr',
+)
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
 
 
@@ -55,6 +69,41 @@ def load_state_dict(path: str) -> Mapping[str, torch.Tensor]:
 
 def _are_tensors(state: Mapping) -> bool:
     return all(isinstance(value, torch.Tensor) for value in state.values())
+
+
+def prepare_resume(cfg: Config) -> None:
+    """Keep a run that goes on to its own config and its own files.
+
+    The config in the checkpoint is not run. Where its settings of the training differ
+    from those of `cfg`, a line of the log says so. Files that the checkpoint names as
+    the run's earlier ones are looked for where `cfg` saves.
+
+    Raises:
+        UserError: if the checkpoint cannot be read.
+    """
+    if not cfg.get('resume') or not cfg.get('load_from'):
+        return
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    folder = cfg.work_dir
+    if hook.get('out_dir') is not None:
+        folder = os.path.join(
+            hook['out_dir'], os.path.basename(os.path.normpath(folder))
+        )
+    loader.confine_to(folder)
+    content = loader.peek(cfg.load_from)
+    try:
+        text = meta_of(content).get('cfg')
+        changed = differences(cfg, parse_config(str(text or '')), _OF_TRAINING)
+    except ValueError as error:
+        print_log(f'The config in {cfg.load_from} cannot be compared: {error}')
+        return
+    except UserError as error:
+        raise UserError(f'{cfg.load_from} {error}') from error
+    if text and changed:
+        print_log(
+            f'Going on from {cfg.load_from} with other settings than it was trained '
+            f'with: {counted({"changed": changed})}'
+        )
 
 
 def check_fit(model: torch.nn.Module, path: str, exact: bool = True) -> None:

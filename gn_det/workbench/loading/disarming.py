@@ -6,9 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import Runner
-
 from gn_det.workbench.errors import UserError
 
 # Run where mmengine would run the config: it has no other way to say why not.
@@ -70,25 +67,6 @@ def confine(info: dict[str, Any], folder: Path | None) -> None:
         isinstance(kept, list) and all(isinstance(number, int) for number in kept)
     ):
         del info['keep_ckpt_ids']
-
-
-class ResumedFiles(Hook):
-    """Let a resumed run delete no checkpoints but those of its own folder.
-
-    A run that goes on in another folder than that of its checkpoint leaves the files of
-    the run it branched from alone.
-    """
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Confine the paths to where the run saves."""
-        folder = runner.work_dir
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook) and hook.out_dir is not None:
-                name = os.path.basename(os.path.normpath(runner.work_dir))
-                folder = os.path.join(hook.out_dir, name)
-        hub = checkpoint.get('message_hub')
-        if isinstance(hub, dict):
-            confine(hub.get('runtime_info') or {}, Path(folder))
 
 
 def _dict_in(content: Any, key: str, name: str) -> dict[str, Any]:

@@ -38,6 +38,8 @@ _PAVI = 'pavi://'
 _fetch: Callable[[str], Path] | None = None
 # What `peek` has read and mmengine has not taken yet: its name, state, and content.
 _held: tuple[str, Any, dict] | None = None
+# Where the run of this process saves its checkpoints.
+_run_folder: Path | None = None
 
 
 def install(fetch: Callable[[str], Path]) -> None:
@@ -100,8 +102,20 @@ def load_from_gn_det(filename: str, map_location: Any = None) -> dict:
         content = read(filename, map_location)
     else:
         _held = None
-    folder = None if '://' in filename else Path(filename).expanduser().parent
+    folder = _run_folder
+    if folder is None and '://' not in filename:
+        folder = Path(filename).expanduser().parent
     return disarmed(content, filename, folder, _is_trusted(filename))
+
+
+def confine_to(folder: str | Path) -> None:
+    """Let the state of a checkpoint name files of this folder only from now on.
+
+    A run that goes on in another folder than that of its checkpoint so leaves the files
+    of the run it branched from alone.
+    """
+    global _run_folder
+    _run_folder = Path(folder)
 
 
 def peek(filename: str) -> dict:

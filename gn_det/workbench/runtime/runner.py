@@ -167,6 +167,7 @@ def run_training(cfg: Config, verbose: bool = False) -> None:
     """
     enable_tensorboard(cfg)
     keep_scores(cfg, 'val')
+    checkpoints.prepare_resume(cfg)
     check_resumed_length(cfg)
     with name_wrong_settings(cfg):
         runner = build_runner(cfg, ('train', 'val'), verbose=verbose)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from gn_det.workbench.errors import UserError
@@ -15,7 +17,9 @@ from gn_det.workbench.inputs.checkpoints import (
     find_resume_checkpoint,
     is_whole,
     load_state_dict,
+    prepare_resume,
 )
+from gn_det.workbench.loading import loader
 
 
 def model() -> nn.Module:
@@ -165,3 +169,36 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'evil\.pth asks for \S+\.mkdir'):
         load_state_dict('evil.pth')
     assert not (tmp_path / 'pwned').exists()
+
+
+class TestGoingOn:
+    @pytest.fixture
+    def cfg(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(loader, '_run_folder', None)
+        cfg = Config(dict(optim_wrapper=dict(lr=0.2), work_dir=str(tmp_path / 'run')))
+        cfg.resume, cfg.load_from = True, str(tmp_path / 'a.pth')
+        return cfg
+
+    @pytest.mark.parametrize(
+        ('text', 'said'),
+        [
+            ('optim_wrapper=dict(lr=0.1)', 'optim_wrapper.lr: 0.2, was 0.1'),
+            ('optim_wrapper=dict(lr=0.2)\nwork_dir=1', ''),
+            ('import os', 'cannot be compared: line 1'),
+        ],
+    )
+    def test_other_settings_are_told(self, cfg, text, said, capsys):
+        content = dict(state_dict=model().state_dict(), meta=dict(cfg=text))
+        torch.save(content, cfg.load_from)
+        prepare_resume(cfg)
+        out = capsys.readouterr().out
+        assert (said in out) if said else not out
+
+    @pytest.mark.parametrize(
+        ('hook', 'folder'), [({}, 'run'), ({'out_dir': '/x'}, '/x/run')]
+    )
+    def test_its_files_are_where_it_saves(self, cfg, hook, folder, tmp_path):
+        cfg.default_hooks = dict(checkpoint=hook)
+        save(Path(cfg.load_from))
+        prepare_resume(cfg)
+        assert loader._run_folder == tmp_path / folder

@@ -18,7 +18,6 @@ from torch import nn
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.loading import loader
-from gn_det.workbench.loading.disarming import ResumedFiles
 from gn_det.workbench.loading.files import TRUST_VARIABLE
 from tests.workbench.loading.evil import Evil, program
 
@@ -26,6 +25,7 @@ from tests.workbench.loading.evil import Evil, program
 @pytest.fixture(autouse=True)
 def untrusted(monkeypatch):
     monkeypatch.delenv(TRUST_VARIABLE, raising=False)
+    monkeypatch.setattr(loader, '_run_folder', None)
 
 
 class Small(BaseModel):
@@ -151,10 +151,10 @@ class TestFilesInAState:
         path.write_bytes(b'precious')
         return path
 
-    @pytest.mark.parametrize('with_hook', [True, False])
+    @pytest.mark.parametrize('confined', [True, False])
     @pytest.mark.parametrize('path', ['{victim}', '{folder}/../elsewhere/{name}'])
     def test_of_another_folder_are_not_deleted(
-        self, trained, tmp_path, victim, path, with_hook
+        self, trained, tmp_path, victim, path, confined
     ):
         folder = tmp_path / 'run'
         folder.mkdir()
@@ -162,8 +162,8 @@ class TestFilesInAState:
         source = folder / 'epoch_1.pth'
         change(trained / 'epoch_1.pth', source, best_ckpt=named, last_ckpt=named)
         going_on = runner(folder, 2, resume=True, load_from=str(source))
-        if with_hook:
-            going_on.register_hook(ResumedFiles())
+        if confined:
+            loader.confine_to(folder)
         going_on.train()
         assert victim.read_bytes() == b'precious'
 
@@ -182,7 +182,7 @@ class TestFilesInAState:
     def test_of_the_run_it_branched_from_are_kept(self, trained, tmp_path):
         source = str(trained / 'epoch_1.pth')
         going_on = runner(tmp_path / 'branch', 2, resume=True, load_from=source)
-        going_on.register_hook(ResumedFiles())
+        loader.confine_to(tmp_path / 'branch')
         going_on.train()
         assert (trained / 'best_score_epoch_1.pth').is_file()
         assert (tmp_path / 'branch' / 'best_score_epoch_2.pth').is_file()
