@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import sys
 import types
@@ -12,11 +13,15 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
 from safetensors.torch import save, save_file
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.checkpoints import load_state_dict
 from gn_det.workbench.loading.files import load_file
 from gn_det.workbench.loading.integrity import is_whole, sealed
+from gn_det.workbench.zoo.convert.run import convert_file
+from gn_det.workbench.zoo.publish import publish
 from tests.attacks.flips import KINDS, flip_bits
 from tests.workbench.loading.evil import Evil
 
@@ -203,6 +208,26 @@ def test_no_changed_bit_passes(kind, tmp_path):
     outcome = flip_bits(kind, tmp_path, count=60, seed=1)
     assert outcome['wrong'] == 0
     assert outcome['refused'] > 30
+
+
+WAYS = {
+    'mmengine': lambda path, _: CheckpointLoader.load_checkpoint(path),
+    'a check': lambda path, _: load_state_dict(path),
+    'publish': lambda path, folder: publish(path, folder / 'out'),
+    'convert': lambda path, folder: convert_file(path, folder / 'o.pth', 'mmdet2'),
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_every_way_refuses_a_damaged_file(way, tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save({'state_dict': {'w': torch.full((1000,), 1.5)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.find(torch.full((4,), 1.5).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r'a\.pth is damaged or cut short \(the check'):
+        WAYS[way](str(path), tmp_path)
+    assert os.listdir(tmp_path) == ['a.pth']
 
 
 def test_tensor_that_passes_for_a_folder(tmp_path):
