@@ -341,7 +341,7 @@ def _backward_composed(
     """The backward pass out of torch's operators, which autograd can differentiate."""
     residual = dresidual = None
     if activation == 'relu':
-        # The mask is a constant.
+        # The mask is a constant, and behind it the ReLU is the identity.
         if kept is None:
             with torch.no_grad():
                 y, _, _ = torch_impl.group_norm_fwd(
@@ -350,6 +350,7 @@ def _backward_composed(
             dy = dy.masked_fill(y <= 0, 0)
         else:
             dy = dresidual = dy.masked_fill(kept.detach() <= 0, 0)
+        activation = None
     elif activation == 'silu':
         residual = kept
     needs = (*needs, residual is not None)
@@ -359,15 +360,11 @@ def _backward_composed(
         # Aliases keep the gradients apart where one tensor serves as two inputs.
         inputs = [t if t is None else t.view_as(t) for t in (x, weight, bias, residual)]
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        cast = [t if t is None else t.to(dtype) for t in inputs]
-        z = torch.nn.functional.group_norm(cast[0], num_groups, *cast[1:3], eps)
-        if residual is not None:
-            z = z + cast[3]
-        if activation == 'silu':
-            z = torch.nn.functional.silu(z)
+        wide, w, b, r = inputs
+        y = composed(wide.to(dtype), num_groups, w, b, eps, activation, r)
         gradients = iter(
             torch.autograd.grad(
-                z,
+                y,
                 [t for t, need in zip(inputs, needs, strict=True) if need],
                 dy.to(dtype),
                 create_graph=True,

@@ -20,6 +20,7 @@ from tests.ops.cases import (
     assert_accurate,
     make_case,
     run,
+    run_torch,
 )
 
 DTYPES = {
@@ -182,11 +183,16 @@ def test_constant_group(use_limits, regime, impl):
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('regime', LIMITS)
-@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize(
+    ('value', 'kind'),
+    [(float('nan'), 'relu'), (float('inf'), 'relu'), (float('inf'), 'silu')],
+)
 @pytest.mark.filterwarnings('ignore:invalid value encountered')
-def test_nan_and_inf_spread_over_their_group_only(use_limits, regime, layout, value):
+def test_nan_and_inf_spread_over_their_group_only(
+    use_limits, regime, layout, value, kind
+):
     use_limits(LIMITS[regime])
-    case = make_case((2, 4, 9, 8), 2, layout=layout, kind='relu')
+    case = make_case((2, 4, 9, 8), 2, layout=layout, kind=kind)
     case.x[1, 2, 4, 4] = value
     y, (dx, _, _, _) = run(case, 'triton')
     assert y[1, 2:].isnan().all()
@@ -206,6 +212,23 @@ def test_nan_in_residual_passes_the_relu(use_limits, regime):
     assert y[1, 2, 4, 4].isnan()
     assert dresidual[1, 2, 4, 4] == case.dy[1, 2, 4, 4]
     assert dx.isfinite().all()
+
+
+@pytest.mark.parametrize('impl', ['torch', 'triton'])
+@pytest.mark.parametrize('regime', ['on-chip', 'split'])
+@pytest.mark.filterwarnings('ignore:invalid value encountered')
+@pytest.mark.filterwarnings('ignore:overflow encountered in exp')
+def test_silu_of_what_is_not_finite_is_torchs(use_limits, regime, impl):
+    use_limits(LIMITS[regime])
+    case = make_case((4, 4, 9, 8), 2, kind='residual_silu')
+    values = torch.tensor([float('nan'), float('inf'), -float('inf'), -200.0])
+    case.residual[:, 2, 4, 4] = values.to(DEVICE)
+    y, gradients = run(case, impl)
+    y_torch, expected = run_torch(case)
+    assert y[0, 2, 4, 4].isnan()
+    tolerance = {'atol': 1e-4, 'rtol': 1e-4, 'equal_nan': True}
+    torch.testing.assert_close(y, y_torch, **tolerance)
+    torch.testing.assert_close(gradients, expected, **tolerance)
 
 
 @pytest.mark.parametrize('impl', ['torch', 'triton'])
