@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from unittest import mock
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import _engine_run_backward
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import return_and_correct_aliasing
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    return_and_correct_aliasing,
+)
 from torch.utils._pytree import tree_flatten, tree_map
 
 __all__ = ['PretendCuda', 'module_to_pretend_cuda', 'pretend_cuda']
@@ -90,7 +94,7 @@ class _Devices(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         first = args[0] if args else None
-        pretends = isinstance(first, PretendCuda)
+        pretends = _pretends(first)
         if func is Tensor.numpy and pretends:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if func is Tensor.tolist and pretends:
@@ -102,6 +106,14 @@ class _Devices(TorchFunctionMode):
         if func is Tensor.backward:
             with self:
                 return _backward(*args, **kwargs)
+        if func is F.one_hot and pretends:
+            # It makes a tensor of its own, below the dispatcher's Python.
+            return PretendCuda(func(first.on_cpu, *args[1:], **kwargs))
+        if func is Tensor.type_as:
+            func = Tensor.to
+        if func is Tensor.new_tensor:
+            numbers = tree_map(lambda x: x.item() if _pretends(x) else x, args[1:])
+            args = (first, *numbers)
         named = _device_of(func, args, kwargs)
         args = tuple(_without_cuda(x) for x in args)
         kwargs = {key: _without_cuda(x) for key, x in kwargs.items()}
@@ -110,9 +122,8 @@ class _Devices(TorchFunctionMode):
                 first = _ToCpu.apply(first)
             elif not pretends and named.type == 'cuda':
                 first = _ToCuda.apply(first)
-            args = (first, *(x for x in args[1:] if not isinstance(x, Tensor)))
-            args += tuple(x.dtype for x in args[1:] if isinstance(x, Tensor))
-            return func(*args, **kwargs)
+            rest = (x.dtype if isinstance(x, Tensor) else x for x in args[1:])
+            return func(first, *rest, **kwargs)
         output = func(*args, **kwargs)
         on_cuda = named is not None and named.type == 'cuda'
         if type(output) is Tensor and (
@@ -153,6 +164,15 @@ def module_to_pretend_cuda(module: nn.Module) -> nn.Module:
     return module
 
 
+class _ConstantsOfBackward(TorchDispatchMode):
+    """The zeros and ones that autograd's formulas make are where their tensors are."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        made = func.name() in ('aten::zeros', 'aten::ones')
+        return PretendCuda(output) if made else output
+
+
 def _backward(
     tensor: Tensor,
     gradient: Tensor | None = None,
@@ -163,15 +183,16 @@ def _backward(
     """`Tensor.backward`, which itself would run with the mode switched off."""
     if gradient is None:
         gradient = torch.ones_like(tensor)
-    _engine_run_backward(
-        (tensor,),
-        (gradient,),
-        bool(retain_graph),
-        create_graph,
-        tuple(inputs or ()),
-        allow_unreachable=True,
-        accumulate_grad=True,
-    )
+    with _ConstantsOfBackward():
+        _engine_run_backward(
+            (tensor,),
+            (gradient,),
+            bool(retain_graph),
+            create_graph,
+            tuple(inputs or ()),
+            allow_unreachable=True,
+            accumulate_grad=True,
+        )
 
 
 def _require_kernel(name: str) -> None:
@@ -182,8 +203,12 @@ def _require_kernel(name: str) -> None:
         raise NotImplementedError(f'{name} has no CUDA kernel')
 
 
+def _pretends(x: object) -> bool:
+    return isinstance(x, PretendCuda)
+
+
 def _on_cpu(x: object) -> object:
-    return x.on_cpu if isinstance(x, PretendCuda) else x
+    return x.on_cpu if _pretends(x) else x
 
 
 def _device_of(func: object, args: tuple, kwargs: dict) -> torch.device | None:

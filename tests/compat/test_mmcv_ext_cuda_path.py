@@ -198,6 +198,7 @@ def test_pretending_refuses_what_cuda_refuses():
     with pretend_cuda():
         x = torch.rand(4).cuda()
         assert x.device.type == 'cuda'
+        assert torch.ones(2).long().to(x).dtype == x.dtype
         with pytest.raises(RuntimeError, match='a tensor of the CPU among'):
             x + torch.rand(4)
         with pytest.raises(NotImplementedError, match='histogram'):
