@@ -18,6 +18,7 @@ import importlib.abc
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -40,8 +41,17 @@ def install() -> None:
 
     Imports neither mmcv nor torchvision, and may be called any number of times.
     """
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        return
+    sys.meta_path.append(_Finder())
+    # onedl-mmdet holds None for what it could not import, in every module of its own.
+    masks = sys.modules.get('mmdet.structures.mask.structures')
+    if masks is not None and masks.roi_align is None:
+        warnings.warn(
+            'mmdet was imported before gn_det and did without the operators of mmcv: '
+            'its models will fail; import gn_det first',
+            stacklevel=2,
+        )
 
 
 def is_substitute() -> bool:

@@ -8,6 +8,8 @@ import os
 import pkgutil
 import subprocess
 import sys
+import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,20 @@ def test_install_imports_no_host():
         'print(*sorted({"mmcv", "torch", "torchvision"} & set(sys.modules)), "end")\n'
     )
     assert lines == ['end']
+
+
+@pytest.mark.parametrize('operator', [None, len])
+def test_mmdet_imported_first_gives_a_warning(operator, monkeypatch):
+    """onedl-mmdet sets to None what it cannot import, and fails when it is called."""
+    monkeypatch.setattr(sys, 'meta_path', [])
+    masks = types.SimpleNamespace(roi_align=operator)
+    monkeypatch.setitem(sys.modules, 'mmdet.structures.mask.structures', masks)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        mmcv_ext.install()
+    assert [str(w.message).endswith('import gn_det first') for w in caught] == (
+        [True] if operator is None else []
+    )
 
 
 def test_no_mmcv_is_no_substitute(monkeypatch):
