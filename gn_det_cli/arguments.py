@@ -34,6 +34,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='keep the model and its maps in channels-last memory format',
     )
+    parser.add_argument(
+        '--skip-broken-images',
+        action='store_true',
+        help='decode every image once, leave out those that cannot be used, with their '
+        'objects, and list them; else the first ends the run',
+    )
     add_trust(parser, 'load checkpoint files of this machine')
     parser.add_argument(
         '--verbose',

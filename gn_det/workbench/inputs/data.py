@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mmdet.datasets import CocoDataset
@@ -19,7 +20,12 @@ from gn_det.workbench.inputs.annotations.reading import SharedCOCO
 from gn_det.workbench.inputs.building import registered, type_name
 from gn_det.workbench.inputs.config_parts import evaluators, leaf_datasets
 from gn_det.workbench.inputs.heads import check_heads
-from gn_det.workbench.inputs.images import Unreadable, decoded_size, size_differs
+from gn_det.workbench.inputs.images import (
+    Unreadable,
+    decoded_size,
+    read_image,
+    size_differs,
+)
 
 _HOW_TO_SET = 'put or link the data there, or pass --cfg-options data_root=PATH'
 # Files whose first bytes are read before a run; of a larger set so many, spread evenly.
@@ -30,7 +36,8 @@ def check_data(cfg: Config, splits: Iterable[str]) -> list[str]:
     """Check that the local COCO data of the named splits are as the config needs them.
 
     Folders, annotation files (`check_annotations`), classes and the heads of the model,
-    and that every image is there. What has been parsed is handed on to mmdet.
+    and that every image is there, or is left out where the config has
+    `skip_broken_images`. What has been parsed is handed on to mmdet.
 
     Args:
         cfg: a whole config.
@@ -97,7 +104,11 @@ class _File:
             for dataset, where in self.datasets
         }
         for (folder, turned), where in folders.items():
-            _check_images(self.path, content['images'], folder, turned, where)
+            if cfg.get('skip_broken_images'):
+                content, left_out = _without_broken(self.path, content, folder, turned)
+                notes += left_out
+            else:
+                _check_images(self.path, content['images'], folder, turned, where)
         takers = self.evaluators + len(self.datasets)
         annotations.hand_on(self.path, content, takers)
         return notes
@@ -247,6 +258,44 @@ def _check_images(
         said = images[number]['height'], images[number]['width']
         if found not in (None, said):
             _refuse(ann_file, images, number, paths[number], size_differs(found, said))
+
+
+def _without_broken(
+    ann_file: str, content: dict[str, Any], folder: str, turned: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """A file's content without the images that cannot be used, and which these are.
+
+    Every image is decoded once, by as many threads as there are CPUs.
+    """
+    images = content['images']
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        reasons = list(pool.map(lambda one: _fault(one, folder, turned), images))
+    broken = {
+        image['id']: f'{ann_file}: left out {image["file_name"]}: {reason}'
+        for image, reason in zip(images, reasons, strict=True)
+        if reason is not None
+    }
+    if len(broken) == len(images):
+        raise UserError(f'{next(iter(broken.values()))}; no image can be used')
+    if not broken:
+        return content, []
+    kept = {**content, 'images': [i for i in images if i['id'] not in broken]}
+    objects = content.get('annotations')
+    if objects is not None:
+        kept['annotations'] = [a for a in objects if a['image_id'] not in broken]
+    count = f'{ann_file}: {len(broken)} of {len(images)} images are left out'
+    return kept, [count, *broken.values()]
+
+
+def _fault(image: dict[str, Any], folder: str, turned: bool) -> str | None:
+    path = os.path.join(folder, image['file_name'])
+    try:
+        found = decoded_size(path, turned)
+        decoded = read_image(path)
+    except Unreadable as reason:
+        return str(reason)
+    found, said = found or decoded.shape[:2], (image['height'], image['width'])
+    return None if found == said else size_differs(found, said)
 
 
 def _refuse(

@@ -28,6 +28,8 @@ def run_config(args: Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, read_options(args.cfg_options), args.work_dir)
     cfg.launcher = args.launcher
+    if args.skip_broken_images:
+        cfg.skip_broken_images = True
     if args.channels_last:
         enable_channels_last(cfg)
     return cfg

@@ -15,6 +15,7 @@ from PIL import Image
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.inputs.annotations import share_with_mmdet
+from gn_det.workbench.inputs.annotations.reading import SharedCOCO
 from gn_det.workbench.inputs.data import check_data
 
 register_all_modules(init_default_scope=False)
@@ -126,6 +127,22 @@ def test_an_image_of_another_size_than_the_file_says(root, orientation):
     size = '48 x 64' if orientation == 1 else '64 x 48'
     text = error_of(config(root))
     assert f'000001.jpg: it is {size} as it is decoded' in text
+
+
+def test_broken_images_can_be_left_out(root):
+    cfg = config(root)
+    cfg.skip_broken_images = True
+    for number, content in ((3, b''), (5, b'text')):
+        (root / f'train/{number:06}.jpg').write_bytes(content)
+    (root / 'train/000007.jpg').unlink()
+    Image.new('RGB', (8, 8)).save(root / 'train/000009.jpg')
+    said = check_data(cfg, ('train',))
+    assert said[0].endswith('4 of 12 images are left out')
+    names = [note.split('left out ')[1][:10] for note in said[1:]]
+    assert names == ['000003.jpg', '000005.jpg', '000007.jpg', '000009.jpg']
+    kept = SharedCOCO(str(root / 'annotations/instances_train.json'))
+    assert kept.get_img_ids() == [1, 2, 4, 6, 8, 10, 11, 12]
+    assert {one['image_id'] for one in kept.dataset['annotations']} <= set(kept.imgs)
 
 
 def test_masks_are_checked_where_they_are_loaded_or_evaluated(root):

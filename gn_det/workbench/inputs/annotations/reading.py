@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation.metrics import coco_metric
@@ -32,12 +33,20 @@ def read_json(path: str | Path) -> Any:
         return known[1]
     try:
         with _no_collections():
-            return json.loads(Path(path).read_bytes())
+            return _parsed(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error.strerror}') from error
     except (ValueError, RecursionError) as error:
         reason = str(error) or 'nested too deeply'
         raise UserError(f'{path} is not JSON ({reason}); export it again') from error
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    # Python's parser takes NaN, which a field that is read names by its record.
+    except msgspec.DecodeError:
+        return json.loads(text)
 
 
 def hand_on(path: str | Path, content: Any, takers: int) -> None:
