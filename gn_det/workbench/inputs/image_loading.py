@@ -43,7 +43,7 @@ class LoadNamedImage:
         try:
             if self.load.backend_args is None and '://' not in path:
                 # Before OpenCV takes memory for what the file says it is.
-                decoded_size(path)
+                decoded_size(path, turned=False)
             loaded = self.load(results)
         # What reads the file, or fetches it from elsewhere, may fail in any way.
         except Exception as error:

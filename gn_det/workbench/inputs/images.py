@@ -50,7 +50,11 @@ def decoded_size(path: str | Path, turned: bool = True) -> tuple[int, int] | Non
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned &= image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+            # Of a PNG without EXIF data at its head Pillow would decode all to look.
+            if turned and (image.format != 'PNG' or 'exif' in image.info):
+                turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+            else:
+                turned = False
     except FileNotFoundError as error:
         raise Unreadable('there is no such file') from error
     except UnidentifiedImageError as error:
