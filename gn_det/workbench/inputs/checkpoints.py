@@ -79,7 +79,7 @@ def prepare_resume(cfg: Config) -> None:
     the run's earlier ones are looked for where `cfg` saves.
 
     Raises:
-        UserError: if the checkpoint cannot be read.
+        UserError: if the checkpoint cannot be read, or is of no run.
     """
     if not cfg.get('resume') or not cfg.get('load_from'):
         return
@@ -92,7 +92,14 @@ def prepare_resume(cfg: Config) -> None:
     loader.confine_to(folder)
     content = loader.peek(cfg.load_from)
     try:
-        text = meta_of(content).get('cfg')
+        meta = meta_of(content)
+        counted_up = all(isinstance(meta.get(key), int) for key in ('epoch', 'iter'))
+        if not counted_up or content.get('message_hub') is None:
+            raise UserError(
+                'holds no state of a run to go on from; to begin with its weights, '
+                f'leave --resume out and add --cfg-options load_from={cfg.load_from}'
+            )
+        text = meta.get('cfg')
         changed = differences(cfg, parse_config(str(text or '')), _OF_TRAINING)
     except ValueError as error:
         print_log(f'The config in {cfg.load_from} cannot be compared: {error}')

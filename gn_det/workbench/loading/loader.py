@@ -162,7 +162,9 @@ def read(filename: str, map_location: Any = 'cpu') -> dict:
 
     if filename.startswith(_NETWORK):
         path = _fetch(filename)
-        content = load_file(path, map_location=map_location, digest_known=True)
+        # A name in the user's own table may stand for a file that nobody has checked.
+        is_checked = filename.startswith(('http://', 'https://'))
+        content = load_file(path, map_location=map_location, digest_known=is_checked)
     elif any(re.match(prefix, filename) for prefix in _STORES):
         from mmengine.fileio import get_file_backend
 
@@ -208,7 +210,10 @@ def _of_mmengine(content: Any, name: str) -> dict:
                 f'{name} is a file of {program}; convert it first with '
                 f'python tools/convert.py {name} OUT.pth --from {program.lower()}'
             )
-    if isinstance(content.get('state_dict'), dict):
+    try:
+        if not isinstance(content.get('state_dict'), dict):
+            return plain_names(content)
         content['state_dict'] = plain_names(content['state_dict'])
-        return content
-    return plain_names(content)
+    except UserError as error:
+        raise UserError(f'{name} {error}') from error
+    return content

@@ -171,6 +171,12 @@ def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / 'pwned').exists()
 
 
+def save_state(path, **meta):
+    meta = dict(epoch=1, iter=3, **meta)
+    content = dict(state_dict=model().state_dict(), meta=meta, message_hub={})
+    torch.save(content, path)
+
+
 class TestGoingOn:
     @pytest.fixture
     def cfg(self, tmp_path, monkeypatch):
@@ -188,8 +194,7 @@ class TestGoingOn:
         ],
     )
     def test_other_settings_are_told(self, cfg, text, said, capsys):
-        content = dict(state_dict=model().state_dict(), meta=dict(cfg=text))
-        torch.save(content, cfg.load_from)
+        save_state(cfg.load_from, cfg=text)
         prepare_resume(cfg)
         out = capsys.readouterr().out
         assert (said in out) if said else not out
@@ -199,6 +204,13 @@ class TestGoingOn:
     )
     def test_its_files_are_where_it_saves(self, cfg, hook, folder, tmp_path):
         cfg.default_hooks = dict(checkpoint=hook)
-        save(Path(cfg.load_from))
+        save_state(cfg.load_from)
         prepare_resume(cfg)
         assert loader._run_folder == tmp_path / folder
+
+    def test_weights_alone_are_no_run(self, cfg):
+        save(Path(cfg.load_from))
+        with pytest.raises(
+            UserError, match=r'no state of a run .* load_from=\S+a\.pth'
+        ):
+            prepare_resume(cfg)

@@ -239,6 +239,14 @@ class TestLocal:
         (tmp_path / 'a.pth').write_bytes(as_file({'model': WEIGHTS}))
         assert load(tmp_path / 'a.pth')['model'].keys() == WEIGHTS.keys()
 
+    def test_names_of_a_compiled_model(self, tmp_path):
+        wrapped = {f'module._orig_mod.{name}': w for name, w in WEIGHTS.items()}
+        (tmp_path / 'a.pth').write_bytes(as_file({'state_dict': wrapped}))
+        assert load(tmp_path / 'a.pth')['state_dict'].keys() == WEIGHTS.keys()
+        (tmp_path / 'a.pth').write_bytes(as_file(wrapped | WEIGHTS))
+        with pytest.raises(UserError, match=r'a\.pth holds names twice'):
+            load(tmp_path / 'a.pth')
+
     def test_no_checkpoint(self, tmp_path):
         (tmp_path / 'a.pth').write_bytes(as_file([1, 2]))
         with pytest.raises(UserError, match='holds a list'):
