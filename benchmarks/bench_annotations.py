@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gn_det.workbench.inputs import annotations
+
 _WAYS = {
     'mmdet alone': 'load',
     'check alone': 'check',
@@ -66,8 +68,6 @@ def write_file(path: Path, images: int, objects: int) -> None:
 def measure(path: str, steps: str) -> float:
     """Seconds for the steps, imports excepted."""
     from mmdet.datasets import CocoDataset
-
-    from gn_det.workbench.inputs import annotations
 
     start = time.perf_counter()
     if 'check' in steps:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.image_loading import BrokenImage
 from gn_det_cli.process import report_errors
 from tests.running import environment
 
@@ -46,11 +47,14 @@ def test_a_user_error_is_one_line(text, line, capsys):
     assert capsys.readouterr().err == line
 
 
-def test_other_ranks_are_silent(capsys, monkeypatch):
+def test_other_ranks_are_silent_but_of_what_one_met_alone(capsys, monkeypatch):
     monkeypatch.setenv('RANK', '1')
     with pytest.raises(SystemExit) as caught, report_errors():
         raise UserError('no such thing')
     assert (caught.value.code, capsys.readouterr().err) == (2, '')
+    with pytest.raises(SystemExit), report_errors():
+        raise BrokenImage('image a.png: the file is empty')
+    assert capsys.readouterr().err == 'error: image a.png: the file is empty\n'
 
 
 def test_a_defect_keeps_its_trace():

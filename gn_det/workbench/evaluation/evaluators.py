@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.kinds import KINDS
+from gn_det.workbench.inputs.building import type_name
 from gn_det.workbench.inputs.config_parts import evaluators
 
 _COCO_METRICS = ('CocoAPMetric', 'CocoMetric')
@@ -133,5 +134,5 @@ def _coco_evaluators(cfg: Config, split: str = 'test') -> list[ConfigDict]:
     return [
         metric
         for metric in evaluators(cfg, split)
-        if str(metric.get('type')).removeprefix('mmdet.') in _COCO_METRICS
+        if type_name(metric) in _COCO_METRICS
     ]

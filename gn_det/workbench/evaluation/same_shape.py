@@ -18,6 +18,7 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.building import type_name
 
 
 @DATA_SAMPLERS.register_module()
@@ -82,7 +83,7 @@ def batch_by_shape(cfg: Config, split: str) -> None:
     if loader is None or loader.get('batch_size', 1) == 1:
         return
     sampler = loader.get('sampler') or {}
-    is_plain = sampler.get('type') == 'DefaultSampler' and not sampler.get('shuffle')
+    is_plain = type_name(sampler) == 'DefaultSampler' and not sampler.get('shuffle')
     is_single = not {'dataset', 'datasets'} & set(loader.dataset)
     if not (is_plain and is_single and loader.get('batch_sampler') is None):
         print_log(

@@ -20,6 +20,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from gn_det.version import __version__
 from gn_det.workbench.evaluation.ap_table import percent
 from gn_det.workbench.evaluation.kinds import KINDS
+from gn_det.workbench.inputs.building import type_name
 
 VALIDATION_RESULTS = 'val'
 _PARTIAL = 'val.partial'
@@ -137,6 +138,6 @@ def enable_tensorboard(cfg: Config) -> None:
         return
     visualizer = cfg.setdefault('visualizer', dict(type='DetLocalVisualizer'))
     backends = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
-    if not any(backend['type'].startswith('Tensorboard') for backend in backends):
+    if not any(type_name(backend).startswith('Tensorboard') for backend in backends):
         backends = [*backends, dict(type='TensorboardVisBackend')]
     visualizer.vis_backends = backends

@@ -10,6 +10,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 
 from gn_det.workbench.errors import UserError
+from gn_det.workbench.inputs.building import type_name
 from gn_det.workbench.inputs.config_parts import evaluators, leaf_datasets
 
 _META_KEYS = (
@@ -62,7 +63,7 @@ def enable_tta(cfg: Config) -> None:
         steps = [
             step
             for step in datasets[0].pipeline[:-1]
-            if step['type'] != 'LoadAnnotations'
+            if type_name(step) != 'LoadAnnotations'
         ]
         flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
         pack = [dict(type='PackDetInputs', meta_keys=_META_KEYS)]

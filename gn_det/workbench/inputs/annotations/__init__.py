@@ -5,7 +5,6 @@ from gn_det.workbench.inputs.annotations.classes import check_classes
 from gn_det.workbench.inputs.annotations.reading import (
     hand_on,
     read_json,
-    release,
     share_with_mmdet,
 )
 from gn_det.workbench.inputs.annotations.results import (
@@ -22,6 +21,5 @@ __all__ = [
     'kinds_of',
     'read_json',
     'read_results',
-    'release',
     'share_with_mmdet',
 ]

@@ -55,11 +55,6 @@ def hand_on(path: str | Path, content: Any, takers: int) -> None:
         _at_hand[os.path.realpath(path)] = (_state(path), content, takers)
 
 
-def release() -> None:
-    """Let go of what nobody has taken."""
-    _at_hand.clear()
-
-
 class SharedCOCO(COCO):
     """mmdet's index of a COCO file, made of what the check has parsed."""
 

@@ -16,7 +16,6 @@ from gn_det.workbench.inputs.annotations.reading import (
     SharedCOCO,
     hand_on,
     read_json,
-    release,
 )
 
 BOTH = ['bbox', 'segm']
@@ -244,4 +243,3 @@ def test_a_file_is_parsed_once_and_let_go(content, written, monkeypatch):
     hand_on(path, parsed, 1)
     path.write_text(path.read_text() + ' ')
     assert read_json(path) is not parsed
-    release()
