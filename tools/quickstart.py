@@ -11,9 +11,9 @@ from pathlib import Path
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.evaluation.ap_table import percent
-from gn_det.workbench.inputs.checkpoints import find_resume_checkpoint
 from gn_det.workbench.report import write_report
 from gn_det.workbench.report.run_log import read_test_scores
+from gn_det.workbench.runtime.resuming import find_resume_checkpoint
 from gn_det_cli.process import report_errors
 
 CONFIG = 'mask-rcnn_r18_fpn_gn-all_shapes'

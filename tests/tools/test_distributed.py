@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from gn_det.workbench.report.run_log import read_test_scores
+from gn_det.workbench.report.run_log import read_run_log, read_test_scores
 from tests.running import CONFIG, REPOSITORY, assert_success, environment, run
 
 # What a rank ends with: the weights, and the threads alive when the interpreter stops.
@@ -104,6 +108,72 @@ def test_ranks_agree_after_training_and_on_the_figures(small_options, tmp_path):
         figures.append({k: v for k, v in found.items() if 'mAP' in k})
     assert figures[0] == figures[1]
     assert figures[0]
+
+
+@pytest.fixture
+def machines():
+    """Two network namespaces with a cable between them, by their names."""
+    names = [f'gn-{os.getpid()}-{number}' for number in range(2)]
+    commands = [
+        *(f'ip netns add {name}' for name in names),
+        f'ip -n {names[0]} link add gn0 type veth peer name gn0 netns {names[1]}',
+    ]
+    for number, name in enumerate(names):
+        commands += [
+            f'ip -n {name} address add 10.77.0.{number + 1}/24 dev gn0',
+            f'ip -n {name} link set gn0 up',
+            f'ip -n {name} link set lo up',
+        ]
+    try:
+        for command in commands:
+            try:
+                subprocess.run(command.split(), check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f'needs network namespaces: {error}')
+        yield names
+    finally:
+        if shutil.which('ip'):
+            for name in names:
+                subprocess.run(['ip', 'netns', 'delete', name], capture_output=True)
+
+
+def test_two_machines_train(machines, small_options, tmp_path):
+    options = (*small_options, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9')
+    where = dict(
+        NNODES='2', MASTER_ADDR='10.77.0.1', PORT='29500', PYTHON=sys.executable,
+        GLOO_SOCKET_IFNAME='gn0',
+    )  # fmt: skip
+    with ThreadPoolExecutor(2) as pool:
+        done = [
+            pool.submit(
+                run, 'ip', 'netns', 'exec', name, 'tools/dist_train.sh', CONFIG, 1,
+                '--work-dir', tmp_path, *options, NODE_RANK=str(number), **where,
+            )
+            for number, name in enumerate(machines)
+        ]  # fmt: skip
+    for each in done:
+        assert_success(each.result())
+    assert [r['iter'] for r in read_run_log(tmp_path).train] == [1, 2]
+
+
+def test_a_signal_to_the_script_is_one_to_the_training(small_options, tmp_path):
+    process = subprocess.Popen(
+        ['tools/dist_train.sh', CONFIG, '2', '--work-dir', str(tmp_path),
+         *small_options, 'train_cfg.max_epochs=200', 'train_cfg.val_interval=200'],
+        cwd=REPOSITORY, env=environment(PORT=free_port(), PYTHON=sys.executable),
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if 'Epoch(train)' in line:
+            process.terminate()
+            break
+    said += process.stdout
+    assert process.wait() == 143, ''.join(said)[-3000:]
+    assert 'Stopped by SIGTERM after iteration' in ''.join(said)
+    assert (tmp_path / 'interrupted.pth').is_file()
+    assert (tmp_path / 'report.html').is_file()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from gn_det.workbench.inputs.checkpoints import is_whole
+from gn_det.workbench.loading.integrity import is_whole
 from gn_det.workbench.report.run_log import read_run_log, read_test_scores
 from tests.running import (
     CONFIG,
@@ -136,31 +136,6 @@ def start_training(small_options, tmp_path):
         process.wait()
 
 
-def test_killed_run_resumes_from_the_last_whole_checkpoint(
-    start_training, small_options, tmp_path
-):
-    process = start_training()
-    wait_for(process, r'Epoch\(train\)\s+\[2\]\[2/3\]')
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert is_whole(tmp_path / 'epoch_1.pth')
-    # What a kill in the middle of a plain write would have left behind.
-    content = (tmp_path / 'epoch_1.pth').read_bytes()
-    (tmp_path / 'epoch_2.pth').write_bytes(content[: len(content) // 2])
-    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
-
-    done = run_tool(
-        'train.py', CONFIG, '--work-dir', tmp_path, '--resume', *small_options
-    )
-    assert_success(done)
-    said = done.stdout + done.stderr
-    assert 'epoch_2.pth is cut short or damaged; not resuming from it' in said
-    assert 'resumed epoch: 1, iter: 3' in said
-    steps = [r['iter'] for r in read_run_log(tmp_path).train]
-    assert steps == [1, 2, 3, 4, 5, 6]
-    assert is_whole(tmp_path / 'epoch_2.pth')
-
-
 def test_interrupt_ends_with_one_line(start_training):
     process = start_training()
     wait_for(process, r'Epoch\(train\)\s+\[1\]\[1/3\]')
@@ -169,12 +144,3 @@ def test_interrupt_ends_with_one_line(start_training):
     assert process.wait() == 130
     assert rest.rstrip().endswith('interrupted')
     assert 'Traceback' not in rest
-
-
-def test_resume_without_a_checkpoint_starts_anew(small_options, tmp_path):
-    done = run_tool(
-        'train.py', CONFIG, '--work-dir', tmp_path, '--resume', *small_options,
-        'train_cfg.max_epochs=1', 'train_cfg.val_interval=9',
-    )  # fmt: skip
-    assert_success(done)
-    assert read_run_log(tmp_path).train[0]['iter'] == 1

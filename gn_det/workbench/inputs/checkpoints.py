@@ -1,9 +1,8 @@
-"""Checkpoints: the newest whole one, and never silently the wrong one."""
+"""Checkpoints: never silently those of another model."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from gn_det.workbench.errors import UserError
 from gn_det.workbench.inputs.config_parts import differences
 from gn_det.workbench.loading import loader
 from gn_det.workbench.loading.dumped_config import parse_config
-from gn_det.workbench.loading.integrity import is_whole
 from gn_det.workbench.loading.weights import meta_of
 
 # What an earlier part of the training was made with.
@@ -27,30 +25,6 @@ _OF_TRAINING = (
     'train_cfg',
     'auto_scale_lr',
 )
-_NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth$')
-
-
-def find_resume_checkpoint(work_dir: str | Path) -> str | None:
-    """The newest whole checkpoint of a training run, or None if there is none.
-
-    mmengine's note `last_checkpoint` comes first; where the file it names is missing or
-    damaged, the numbered checkpoints follow from the newest down.
-    """
-    work_dir = Path(work_dir)
-    candidates = sorted(
-        (path for path in work_dir.glob('*.pth') if _NUMBERED.fullmatch(path.name)),
-        key=lambda path: path.stat().st_mtime,
-        reverse=True,
-    )
-    note = work_dir / 'last_checkpoint'
-    if note.is_file() and (noted := note.read_text().strip()):
-        candidates.insert(0, Path(noted))
-    for path in dict.fromkeys(candidates):
-        if is_whole(path):
-            return str(path)
-        if path.exists():
-            print_log(f'{path} is cut short or damaged; not resuming from it')
-    return None
 
 
 def load_state_dict(path: str) -> Mapping[str, torch.Tensor]:
@@ -71,6 +45,15 @@ def _are_tensors(state: Mapping) -> bool:
     return all(isinstance(value, torch.Tensor) for value in state.values())
 
 
+def checkpoint_folder(cfg: Config) -> Path:
+    """Where the checkpoint hook of a config saves to."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    out_dir = hook.get('out_dir')
+    if out_dir is None:
+        return Path(cfg.work_dir)
+    return Path(out_dir, os.path.basename(os.path.normpath(cfg.work_dir)))
+
+
 def prepare_resume(cfg: Config) -> None:
     """Keep a run that goes on to its own config and its own files.
 
@@ -83,13 +66,7 @@ def prepare_resume(cfg: Config) -> None:
     """
     if not cfg.get('resume') or not cfg.get('load_from'):
         return
-    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    folder = cfg.work_dir
-    if hook.get('out_dir') is not None:
-        folder = os.path.join(
-            hook['out_dir'], os.path.basename(os.path.normpath(folder))
-        )
-    loader.confine_to(folder)
+    loader.confine_to(checkpoint_folder(cfg))
     content = loader.peek(cfg.load_from)
     try:
         meta = meta_of(content)

@@ -29,13 +29,17 @@ from gn_det.workbench.loading.stand_ins import (
 _LIST = threading.RLock()
 
 
-def load_torch(file: str | Path | IO[bytes], map_location: Any = 'cpu') -> Any:
+def load_torch(
+    file: str | Path | IO[bytes], map_location: Any = 'cpu', mmap: bool = False
+) -> Any:
     """`torch.load` with `weights_only`, of checkpoints of mmengine's Runner too.
 
     Beside what torch itself allows these may hold NumPy arrays and scalars of numbers,
     `HistoryBuffer`s of mmengine, the two functions its OneCycle schedules keep, and
     what the caller put on torch's list (`torch.serialization.add_safe_globals`), except
     under the names of ours.
+
+    With `mmap` tensors are read when they are used.
 
     While it runs, no other thread may call `torch.load` or change that list.
 
@@ -44,7 +48,9 @@ def load_torch(file: str | Path | IO[bytes], map_location: Any = 'cpu') -> Any:
             damaged file can raise anything at all.
     """
     with _listed(TRAINING):
-        content = torch.load(file, map_location=map_location, weights_only=True)
+        content = torch.load(
+            file, map_location=map_location, mmap=mmap, weights_only=True
+        )
     return unstored(content)
 
 

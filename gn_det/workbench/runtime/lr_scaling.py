@@ -8,7 +8,6 @@ change with it, as in detectron2's `DefaultTrainer.auto_scale_workers`.
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 from mmengine.config import Config
@@ -16,13 +15,8 @@ from mmengine.logging import print_log
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.loading import loader
+from gn_det.workbench.runtime.distributed import processes
 
-# By launcher: where the number of processes stands, and the number of this one.
-_PROCESSES = {
-    'pytorch': ('WORLD_SIZE', 'RANK'),
-    'slurm': ('SLURM_NTASKS', 'SLURM_PROCID'),
-    'mpi': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
-}
 _PARTS = ('begin', 'end')
 # Schedulers whose course is given by counts of iterations alone, and those counts.
 _COUNTS = {
@@ -54,7 +48,7 @@ def stretch_iterations(cfg: Config) -> None:
     loop = cfg.get('train_cfg') or {}
     if 'max_iters' not in loop:
         return
-    count, rank = _processes(cfg)
+    count, rank = processes(cfg)
     base, real = cfg.auto_scale_lr.base_batch_size, _images(cfg) * count
     if not isinstance(base, int) or base < 1:
         raise UserError(
@@ -122,15 +116,6 @@ def check_resumed_length(cfg: Config) -> None:
 
 def _name(scheduler: dict[str, Any]) -> str:
     return str(scheduler.get('type')).rpartition('.')[2]
-
-
-def _processes(cfg: Config) -> tuple[int, int]:
-    """How many there are, and which this is: before their group is opened."""
-    launcher = cfg.get('launcher', 'none')
-    if launcher not in _PROCESSES:
-        return 1, 0
-    count, rank = _PROCESSES[launcher]
-    return int(os.environ.get(count, 1)), int(os.environ.get(rank, 0))
 
 
 def _images(cfg: Config) -> int:

@@ -57,9 +57,7 @@ class ProgressHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Let COCO metrics without a place of their own write into the work folder."""
         if is_main_process():
-            for kind in _RESULTS:
-                # What a killed validation left.
-                _results(runner.work_dir, _PARTIAL, kind).unlink(missing_ok=True)
+            remove_partial_results(runner.work_dir)
         for metric in runner.val_evaluator.metrics:
             if isinstance(metric, CocoMetric) and metric.outfile_prefix is None:
                 metric.outfile_prefix = os.path.join(runner.work_dir, _PARTIAL)
@@ -102,7 +100,13 @@ class ProgressHook(Hook):
         return found
 
 
-def _results(work_dir: str, prefix: str, kind: str) -> Path:
+def remove_partial_results(work_dir: str | Path) -> None:
+    """Remove what a killed validation left."""
+    for kind in _RESULTS:
+        _results(work_dir, _PARTIAL, kind).unlink(missing_ok=True)
+
+
+def _results(work_dir: str | Path, prefix: str, kind: str) -> Path:
     return Path(work_dir, f'{prefix}.{kind}.json')
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import sys
 from argparse import Namespace
 
 import matplotlib
@@ -11,6 +14,8 @@ from mmdet.registry import MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import barrier
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from gn_det.models import FusedDetector
@@ -23,12 +28,30 @@ from gn_det.workbench.inputs.building import name_wrong_settings, registered
 from gn_det.workbench.inputs.data import check_data
 from gn_det.workbench.inputs.image_loading import name_broken_images
 from gn_det.workbench.report import report_at_end
-from gn_det.workbench.runtime.distributed import prepare_distributed
+from gn_det.workbench.runtime.distributed import (
+    check_launcher,
+    close_distributed,
+    is_first,
+    name_lost_process,
+    prepare_distributed,
+)
 from gn_det.workbench.runtime.lr_scaling import check_resumed_length, stretch_iterations
 from gn_det.workbench.runtime.outputs import make_folder, make_folder_of
 from gn_det.workbench.runtime.progress import ProgressHook, enable_tensorboard
 from gn_det.workbench.runtime.quiet_runner import QuietRunner
+from gn_det.workbench.runtime.resumable_runner import resumable_runner
+from gn_det.workbench.runtime.resuming import (
+    ResumeHook,
+    find_resume_checkpoint,
+    seed_of,
+)
 from gn_det.workbench.runtime.saving import save_checkpoints_atomically
+from gn_det.workbench.runtime.stopping import (
+    StopHook,
+    Stopped,
+    StopRequest,
+)
+from gn_det.workbench.runtime.work_dir import held, name_full_disk
 
 
 def build_runner(
@@ -36,6 +59,7 @@ def build_runner(
     splits: tuple[str, ...],
     results_file: str | None = None,
     verbose: bool = False,
+    training: contextlib.ExitStack | None = None,
 ) -> Runner:
     """Check what is read and written, prepare batches and processes, build the Runner.
 
@@ -44,10 +68,13 @@ def build_runner(
         splits: of the data: `'train'`, `'val'`, `'test'`.
         results_file: what `--out` names, written when all has been computed.
         verbose: show environment, config and hooks, which are logged in any case.
+        training: for a run that can be resumed, which keeps others out of its work
+            directory until this is closed.
 
     Raises:
         UserError: for missing or wrong data, a checkpoint that cannot be read, a place
-            that cannot be written to, and a launcher that was not launched.
+            that cannot be written to or is another run's, and a launcher that was not
+            launched.
     """
     odd = check_data(cfg, splits)
     for split in splits:
@@ -56,17 +83,23 @@ def build_runner(
     if cfg.get('load_from'):
         # Before there is a work directory: the Runner makes one when it is built.
         checkpoints.load_state_dict(cfg.load_from)
-    prepare_distributed(cfg)
+    check_launcher(cfg)
     make_folder(cfg.work_dir, '--work-dir')
     if results_file is not None:
         make_folder_of(results_file, '--out')
+    if training is not None and is_first(cfg):
+        # The other processes wait for this one, and end with it.
+        training.enter_context(held(cfg.work_dir))
+    prepare_distributed(cfg)
     setup_cache_size_limit_of_dynamo()
     save_checkpoints_atomically()
     share_with_mmdet()
+    runner_class = Runner if verbose else QuietRunner
     if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = (Runner if verbose else QuietRunner).from_cfg(cfg)
+        runner_class = RUNNERS.get(cfg.runner_type)
+    if training is not None:
+        runner_class = resumable_runner(runner_class)
+    runner = runner_class.from_cfg(cfg)
     name_broken_images(runner)
     for note in odd:
         runner.logger.warning(note)
@@ -151,10 +184,16 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if resume is None:
         return
     if resume == 'auto':
-        cfg.load_from = checkpoints.find_resume_checkpoint(cfg.work_dir)
-        cfg.resume = cfg.load_from is not None
-        return
-    checkpoints.load_state_dict(resume)
+        resume = find_resume_checkpoint(
+            cfg.work_dir, checkpoints.checkpoint_folder(cfg)
+        )
+        if resume is None:
+            print_log('--resume: there is no checkpoint to go on from; starting anew')
+            cfg.resume = False
+            return
+    seed = seed_of(resume)
+    if seed is not None:
+        cfg.merge_from_dict({'randomness.seed': seed})
     cfg.resume, cfg.load_from = True, resume
 
 
@@ -162,21 +201,60 @@ def run_training(cfg: Config, verbose: bool = False) -> None:
     """Train, validating as often as the config asks for it, and report.
 
     The report is written to `report.html` in the work directory, also when the run is
-    interrupted or fails after its first logged iteration. `verbose` is that of
-    `build_runner`.
+    interrupted or fails after its first logged iteration. SIGINT, SIGTERM and SIGHUP
+    end a run after the step it is at with a checkpoint that `--resume` goes on from.
+    `verbose` is that of `build_runner`.
+
+    Raises:
+        UserError: for wrong data, a checkpoint that cannot be read, a place that cannot
+            be written to or is another run's, and a launcher that was not launched.
+        KeyboardInterrupt: when SIGINT has stopped the run.
+        SystemExit: with 128 and the signal's number when another one has.
     """
     enable_tensorboard(cfg)
     keep_scores(cfg, 'val')
     checkpoints.prepare_resume(cfg)
     check_resumed_length(cfg)
-    with name_wrong_settings(cfg):
-        runner = build_runner(cfg, ('train', 'val'), verbose=verbose)
-        runner.register_hook(ProgressHook())
-        if cfg.get('load_from'):
-            exact = bool(cfg.get('resume'))
-            checkpoints.check_fit(runner.model, cfg.load_from, exact)
-        with report_at_end(runner.work_dir):
-            runner.train()
+    try:
+        with (
+            name_wrong_settings(cfg),
+            name_full_disk(cfg.work_dir),
+            name_lost_process(cfg),
+            contextlib.ExitStack() as training,
+        ):
+            _train(build_runner(cfg, ('train', 'val'), None, verbose, training))
+    except Stopped as stopped:
+        signum = stopped.signum
+    else:
+        return
+    with name_lost_process(cfg):
+        # The launcher kills what is left when one process has ended, and the first may
+        # still be writing the report.
+        barrier()
+    # Nothing holds the Runner any more.
+    close_distributed()
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + signum)
+
+
+def _train(runner: Runner) -> None:
+    request, at_end = StopRequest(), contextlib.ExitStack()
+
+    def begin() -> None:
+        # Those of an earlier run in the folder are left alone by a start that fails.
+        runner.has_begun = True
+        runner.dump_config()
+        at_end.enter_context(report_at_end(runner.work_dir))
+
+    hooks = (ProgressHook(), ResumeHook(begin), StopHook(request))
+    for hook in hooks:
+        runner.register_hook(hook)
+    if load_from := runner.cfg.get('load_from'):
+        exact = bool(runner.cfg.get('resume'))
+        checkpoints.check_fit(runner.model, load_from, exact)
+    with at_end, request.listening():
+        runner.train()
 
 
 def run_test(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,12 @@ from torch import nn
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.inputs.checkpoints import (
     check_fit,
-    find_resume_checkpoint,
-    is_whole,
+    checkpoint_folder,
     load_state_dict,
     prepare_resume,
 )
 from gn_det.workbench.loading import loader
+from gn_det.workbench.loading.integrity import is_whole
 
 
 def model() -> nn.Module:
@@ -55,41 +54,6 @@ class TestWhole:
 
     def test_missing_file_is_not(self, tmp_path):
         assert not is_whole(tmp_path / 'absent.pth')
-
-
-class TestResumeFrom:
-    def number(self, folder, *names):
-        for age, name in enumerate(reversed(names)):
-            save(folder / name)
-            os.utime(folder / name, (1e9 - age, 1e9 - age))
-
-    def test_nothing_there(self, tmp_path):
-        assert find_resume_checkpoint(tmp_path) is None
-        assert find_resume_checkpoint(tmp_path / 'absent') is None
-
-    def test_note_comes_first(self, tmp_path):
-        self.number(tmp_path, 'epoch_1.pth', 'epoch_2.pth')
-        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
-        assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'epoch_1.pth')
-
-    @pytest.mark.parametrize('note', ['', '/gone/epoch_9.pth', None])
-    def test_without_a_usable_note_the_newest(self, tmp_path, note):
-        self.number(tmp_path, 'epoch_9.pth', 'epoch_10.pth')
-        if note is not None:
-            (tmp_path / 'last_checkpoint').write_text(note)
-        assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'epoch_10.pth')
-
-    def test_cut_short_is_never_picked(self, tmp_path):
-        self.number(tmp_path, 'epoch_1.pth', 'epoch_2.pth')
-        (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
-        cut_short(tmp_path / 'epoch_2.pth')
-        assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'epoch_1.pth')
-        cut_short(tmp_path / 'epoch_1.pth')
-        assert find_resume_checkpoint(tmp_path) is None
-
-    def test_other_files_are_not_checkpoints(self, tmp_path):
-        self.number(tmp_path, 'best_coco_bbox_mAP_epoch_3.pth', 'iter_20.pth')
-        assert find_resume_checkpoint(tmp_path) == str(tmp_path / 'iter_20.pth')
 
 
 class TestFit:
@@ -163,8 +127,6 @@ class Evil:
 
 def test_code_in_a_checkpoint_does_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'epoch_1.pth').write_bytes(pickle.dumps(Evil()))
-    assert find_resume_checkpoint(tmp_path) is None
     torch.save(dict(state_dict=Evil()), tmp_path / 'evil.pth')
     with pytest.raises(UserError, match=r'evil\.pth asks for \S+\.mkdir'):
         load_state_dict('evil.pth')
@@ -214,3 +176,10 @@ class TestGoingOn:
             UserError, match=r'no state of a run .* load_from=\S+a\.pth'
         ):
             prepare_resume(cfg)
+
+
+def test_the_folder_of_the_checkpoint_hook():
+    cfg = Config(dict(work_dir='work_dirs/gn/'))
+    assert str(checkpoint_folder(cfg)) == 'work_dirs/gn'
+    cfg.default_hooks = dict(checkpoint=dict(type='CheckpointHook', out_dir='/big'))
+    assert str(checkpoint_folder(cfg)) == '/big/gn'

@@ -50,9 +50,8 @@ def test_line_has_the_time_left_with_validation_and_the_best(tmp_path, clock):
         clock.s += 60
         hook.after_val_epoch(runner, figures(box))
     assert runner.lines[1:] == [
-        'epoch 1/10 | box AP 0.250 (50: 0.800, 75: 0.300) '
-        '| 0:01:00 passed, 0:09:00 left',
-        'epoch 2/10 | box AP 0.200 (50: 0.800, 75: 0.300), best 0.250 at epoch 1 '
+        'epoch 1/10 | box AP 25.0 (50: 80.0, 75: 30.0) | 0:01:00 passed, 0:09:00 left',
+        'epoch 2/10 | box AP 20.0 (50: 80.0, 75: 30.0), best 25.0 at epoch 1 '
         '| 0:02:00 passed, 0:08:00 left',
     ]
 

@@ -55,16 +55,21 @@ def test_no_resume_leaves_the_config_alone(cfg):
 
 
 def test_resume_auto_without_a_checkpoint_starts_anew(cfg):
+    cfg.load_from = 'pretrained.pth'
     runner.set_resume(cfg, 'auto')
-    assert (cfg.resume, cfg.load_from) == (False, None)
+    assert (cfg.resume, cfg.load_from) == (False, 'pretrained.pth')
 
 
 @pytest.mark.parametrize('named', [False, True], ids=['auto', 'named'])
 def test_resume_from_a_checkpoint(cfg, tmp_path, named):
     path = tmp_path / 'epoch_3.pth'
-    torch.save(dict(state_dict=dict(w=torch.zeros(1))), path)
+    meta = dict(epoch=3, iter=30, seed=7)
+    state = dict(w=torch.zeros(1))
+    torch.save(dict(state_dict=state, meta=meta, optimizer={}), path)
     runner.set_resume(cfg, str(path) if named else 'auto')
     assert (cfg.resume, cfg.load_from) == (True, str(path))
+    # What the order of the images comes from, before the loader is built.
+    assert cfg.randomness.seed == 7
 
 
 def test_channels_last_is_a_setting_of_the_fused_detectors(cfg):
