@@ -3,7 +3,7 @@
     python -m tests.attacks.annotations [COUNT]
 
 A file that is right is mutated at a place drawn at random, and the check that train,
-test, eval and report share looks at it. What it accepts is loaded by mmdet's dataset,
+test and eval share looks at it. What it accepts is loaded by mmdet's dataset,
 with masks, and evaluated; a trace there counts as one of ours. An accepted file is
 silent if no note says what was mutated and what is loaded or evaluated is not what the
 file without the mutation gives. A value of another record, and a crowd instead of an
