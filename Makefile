@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OVERLAY := .overlay
+HOSTS := .hosts
 # Tests of what the host libraries touch; the op itself knows none of them.
 HOST_TESTS := tests/compat tests/layers tests/fusion tests/models tests/configs \
 	tests/workbench tests/tools tests/studies
@@ -53,13 +54,21 @@ $(OVERLAY)/.installed: $(VENV)/.installed
 		mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0 'setuptools<82'
 	touch $@
 
+# More libraries whose blocks can be fused, for the tests of that alone: mmdet would
+# import mmpretrain at every start. Without what they depend on, which is there already
+# or which no block needs.
+$(HOSTS)/.installed: $(VENV)/.installed requirements-hosts.txt
+	rm -rf $(HOSTS)
+	$(BIN)/python -m pip install --no-deps --target $(HOSTS) -r requirements-hosts.txt
+	touch $@
+
 quickstart: $(VENV)/.installed
 	$(BIN)/python tools/quickstart.py
 
-test: $(VENV)/.dev-installed
+test: $(VENV)/.dev-installed $(HOSTS)/.installed
 	$(PYTEST)
 
-test-openmmlab: $(VENV)/.dev-installed $(OVERLAY)/.installed
+test-openmmlab: $(VENV)/.dev-installed $(OVERLAY)/.installed $(HOSTS)/.installed
 	PYTHONPATH=$(CURDIR)/$(OVERLAY) $(PYTEST) $(HOST_TESTS)
 
 lint: $(VENV)/.dev-installed
@@ -93,4 +102,4 @@ study: $(VENV)/.installed
 	$(BIN)/python studies/figures.py work_dirs/studies/results
 
 clean:
-	rm -rf $(VENV) $(OVERLAY) data/shapes work_dirs/quickstart work_dirs/studies
+	rm -rf $(VENV) $(OVERLAY) $(HOSTS) data/shapes work_dirs/quickstart work_dirs/studies

@@ -15,15 +15,14 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from gn_det.fusion.core import FusedModule, fusion_of
-from gn_det.layers import FUSED_NORMS
-from gn_det.ops import group_norm
+from gn_det.layers import FUSED_NORMS, FusedGroupNorm
 
 Activation = nn.Module | Callable[[Tensor], Tensor]
 
-ACTIVATIONS = {nn.ReLU: 'relu'}
+ACTIVATIONS = {nn.ReLU: 'relu', nn.SiLU: 'silu'}
 """The modules that the operation can apply, by its names for them."""
 
-_FUNCTIONS = {F.relu: 'relu', torch.relu: 'relu'}
+_FUNCTIONS = {F.relu: 'relu', torch.relu: 'relu', F.silu: 'silu'}
 
 NOTHING = 'nothing follows it that could be fused'
 
@@ -36,7 +35,7 @@ def norm_act(norm: nn.Module, act: Activation, x: Tensor) -> Tensor:
         act: a module such as `nn.ReLU()`, or a function such as `F.relu`.
         x: (N, C, *).
     """
-    activation = _taken_in(act) if takes_in(norm) else None
+    activation = activation_of(act) if takes_in(norm) else None
     if activation is None:
         return act(norm(x))
     return norm(x, activation=activation)
@@ -53,7 +52,7 @@ def norm_add_act(
     norm: nn.Module, act: Activation, x: Tensor, residual: Tensor
 ) -> Tensor:
     """`act(norm(x) + residual)`, in one operation where all is plain."""
-    activation = _taken_in(act) if takes_in(norm) else None
+    activation = activation_of(act) if takes_in(norm) else None
     if activation is None or not _adds_up(x, residual):
         return act(norm_add(norm, x, residual))
     return norm(x, residual, activation=activation)
@@ -99,23 +98,7 @@ class FusedNorm(FusedModule):
         """Whether it normalises and does nothing else."""
         return True
 
-    def normalised(
-        self,
-        x: Tensor,
-        residual: Tensor | None = None,
-        activation: str | None = None,
-    ) -> Tensor:
-        """`gn_det.ops.group_norm` with the norm's own parameters."""
-        return group_norm(
-            x,
-            self.num_groups,
-            self.weight,
-            self.bias,
-            self.eps,
-            activation=activation,
-            residual=residual,
-        )
-
+    normalised = FusedGroupNorm.forward
     forward = normalised
 
 
@@ -174,7 +157,8 @@ def upsample(x: Tensor, **settings: object) -> Tensor:
     return F.interpolate(x, **settings)
 
 
-def _taken_in(act: Activation) -> str | None:
+def activation_of(act: Activation) -> str | None:
+    """The operation's name for a plain activation that it can apply."""
     if isinstance(act, nn.Module):
         return ACTIVATIONS.get(type(act)) if is_bare(act) else None
     return _FUNCTIONS.get(act)

@@ -39,7 +39,7 @@ class FusedModule:
     """What the subclass's name puts before the stock class's."""
 
     @staticmethod
-    def norms(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    def fused_norms(module: nn.Module) -> Iterator[tuple[nn.Module, str]]:
         """Each Group Norm whose call an instance of the stock class decides on.
 
         With what is taken in, one of `KINDS`, or why nothing is; `kind_of` says both.

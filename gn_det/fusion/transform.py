@@ -163,5 +163,7 @@ def _held(model: nn.Module) -> Iterator[tuple[str, int]]:
         for name, value in vars(module).items():
             if not isinstance(value, nn.Module) or value in inside:
                 continue
-            if norms := sum(map(_is_norm, value.modules())):
+            parts = list(value.modules())
+            norms = sum(map(_is_norm, parts))
+            if norms and not any(isinstance(part, FusedModule) for part in parts):
                 yield f'{path}.{name}'.lstrip('.'), norms

@@ -8,7 +8,6 @@ model's.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from gn_det.fusion import fuse
-from gn_det.ops import recompute_activations
 
 
 class FusedDetector:
@@ -26,7 +24,7 @@ class FusedDetector:
 
     Args:
         recompute: recompute the norms' outputs in backward instead of keeping them
-            (`gn_det.ops.recompute_activations`).
+            (`gn_det.fuse(model, recompute=True)`).
         channels_last: keep weights and maps in torch.channels_last from the image on.
         *args: the detector's own settings, as are `**kwargs`.
     """
@@ -39,25 +37,11 @@ class FusedDetector:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.recompute = recompute
         self.channels_last = channels_last
-        report = fuse(self)
+        report = fuse(self, recompute=recompute)
         print_log(str(report).splitlines()[0], logger='current')
         if channels_last:
             self.to(memory_format=torch.channels_last)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The detector's forward."""
-        with self._region():
-            return super().forward(*args, **kwargs)
-
-    def loss(self, *args: Any, **kwargs: Any) -> dict:
-        """The detector's losses; detectors that hold others call it themselves."""
-        with self._region():
-            return super().loss(*args, **kwargs)
-
-    def _region(self) -> AbstractContextManager:
-        return recompute_activations() if self.recompute else nullcontext()
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """The detector's maps of (N, 3, H, W) images, in the layout asked for."""

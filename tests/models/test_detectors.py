@@ -13,7 +13,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 
 import gn_det  # noqa: F401 - before mmdet, which needs operators of mmcv
-from gn_det.fusion import FusedModule
+from gn_det.fusion import FusedModule, fuse
 from gn_det.models import FusedCascadeRCNN, FusedFasterRCNN, FusedMaskRCNN
 from gn_det.ops.recompute import state
 from gn_det.workbench.inputs.config import load_config
@@ -28,6 +28,7 @@ from tests.fusion.detectors import (
     pair,
     predictions,
     randomise,
+    stock,
 )
 
 
@@ -111,13 +112,13 @@ def test_recompute_gives_the_same_gradients_and_predictions():
     models[1].load_state_dict(models[0].state_dict())
     data = batch(64, 96)
     found = []
-    for model in models:
+    for model, recompute in zip(models, (False, True), strict=True):
         seen = []
         model.backbone.layer1.register_forward_hook(
             lambda *_, seen=seen: seen.append(state.region is not None)
         )
         slopes = gradients(model, losses(model, data)['loss'])
-        assert seen == [model.recompute]
+        assert seen == [recompute]
         model.eval()
         found.append((slopes, predictions(model, data)))
         assert seen[1:] == [False]
@@ -128,9 +129,14 @@ def test_recompute_gives_the_same_gradients_and_predictions():
         assert torch.equal(ours.bboxes, theirs.bboxes)
 
 
-def test_losses_asked_for_by_a_detector_around_it_recompute_too():
+@pytest.mark.parametrize('built', [True, False])
+def test_losses_asked_for_by_a_detector_around_it_recompute_too(built):
     """As mmdet's semi-supervised detectors ask."""
-    model = fused(model_config(R18), recompute=True)
+    if built:
+        model = fused(model_config(R18), recompute=True)
+    else:
+        model = stock(model_config(R18))
+        fuse(model, recompute=True)
     seen = []
     model.backbone.layer1.register_forward_hook(
         lambda *_: seen.append(state.region is not None)
@@ -150,7 +156,7 @@ def test_channels_last_reaches_weights_and_maps():
 
 def test_settings_change_no_weight_and_no_default():
     theirs, ours = pair(R18)
-    assert not ours.recompute
+    assert type(ours) is FusedMaskRCNN
     assert not ours.channels_last
     both = fused(model_config(R18), recompute=True, channels_last=True)
     assert list(both.state_dict()) == list(theirs.state_dict())

@@ -1,12 +1,17 @@
-"""mmcv's ConvModule, which most necks and heads are made of."""
+"""mmcv's ConvModule, which most necks and heads are made of, and its FLOPs counter."""
 
 from __future__ import annotations
+
+import functools
+import sys
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from gn_det.fusion.calls import is_bare, kind_of, norm_act, norm_add
 from gn_det.fusion.core import FusedModule, register
+from gn_det.layers import FUSED_NORMS
 
 
 @register('mmcv.cnn.bricks.conv_module.ConvModule', code=['62c4dedf694a'])
@@ -72,3 +77,20 @@ class WaitingConvModule(FusedConvModule):
         if not norm or not is_bare(self):
             return super().forward(x, activate, norm)
         return Waiting(self.norm, self.up_to_norm(x))
+
+
+def _let_norms_be_counted(counter: ModuleType) -> None:
+    """mmcv's FLOPs counter goes by exact classes: ours are counted as torch's is."""
+    stock = counter.get_modules_mapping
+
+    @functools.wraps(stock)
+    def get_modules_mapping() -> dict:
+        hooks = stock()
+        return {**hooks, **dict.fromkeys(FUSED_NORMS, hooks[nn.GroupNorm])}
+
+    counter.get_modules_mapping = get_modules_mapping
+
+
+# Which is there with mmcv.cnn, and there is nothing to count without.
+if 'mmcv.cnn.utils.flops_counter' in sys.modules:
+    _let_norms_be_counted(sys.modules['mmcv.cnn.utils.flops_counter'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -118,16 +118,21 @@ class FusedPixelDecoder(FusedModule):
 
 
 @register(f'{_BACKBONES}.trident_resnet.TridentBottleneck', code=['cde59e18949e'])
-class FusedTridentBottleneck(openmmlab.FusedBottleneck):
+class FusedTridentBottleneck(FusedModule):
     """ResNet's block on three maps, with one set of weights."""
+
+    @staticmethod
+    def fused_norms(module):
+        yield module.norm1, kind_of(module.relu)
+        yield module.norm2, kind_of(module.relu)
+        yield module.norm3, openmmlab.kind_at_the_end(module)
 
     def forward(self, x):
         def run(x: Tensor | list[Tensor]) -> list[Tensor]:
-            if isinstance(x, list):
-                maps = identities = x
-            else:
-                all_of_them = self.training or self.test_branch_idx == -1
-                maps = identities = [x] * (self.num_branch if all_of_them else 1)
+            maps = identities = x
+            if not isinstance(x, list):
+                branches = self.training or self.test_branch_idx == -1
+                maps = identities = [x] * (self.num_branch if branches else 1)
                 if self.downsample is not None:
                     identities = [self.downsample(x) for x in maps]
             outs = [norm_act(self.norm1, self.relu, self.conv1(x)) for x in maps]
@@ -135,7 +140,7 @@ class FusedTridentBottleneck(openmmlab.FusedBottleneck):
             outs = [norm_act(self.norm2, self.relu, out) for out in outs]
             outs = [self.conv3(openmmlab.plugged(self, out, 2)) for out in outs]
             pairs = zip(outs, identities, strict=True)
-            return [openmmlab.end(self, self.norm3, *pair) for pair in pairs]
+            return [openmmlab.joined(self, self.norm3, *pair) for pair in pairs]
 
         outs = run(x) if isinstance(x, list) else checkpointed(self, run, x)
         return torch.cat(outs, dim=0) if self.concat_output else outs
@@ -152,20 +157,29 @@ class FusedGridHead(FusedModule):
     def forward(self, x):
         assert x.shape[-1] == x.shape[-2] == self.roi_feat_size
         x = self.convs(x)
-        points = x.split(self.point_feat_channels, 1)
-        first = self._gathered(points, points, self.forder_trans)
-        second = self._gathered(points, first, self.sorder_trans)
+        width = self.point_feat_channels
+
+        def point(i: int) -> Tensor:
+            return x[:, i * width : (i + 1) * width]
+
+        first = self._gathered(point, point, self.forder_trans)
+        second = self._gathered(point, first.__getitem__, self.sorder_trans)
         heatmap = self._heatmap(torch.cat(second, dim=1))
         unfused = self._heatmap(x) if self.training else heatmap
         return dict(fused=heatmap, unfused=unfused)
 
     def _gathered(
-        self, points: Sequence[Tensor], near: Sequence[Tensor], layers: nn.ModuleList
+        self,
+        point: Callable[[int], Tensor],
+        near: Callable[[int], Tensor],
+        layers: nn.ModuleList,
     ) -> list[Tensor]:
-        outs = list(points)
+        outs = []
         for i, neighbours in enumerate(self.neighbor_points):
+            out = point(i)
             for j, layer in zip(neighbours, layers[i], strict=True):
-                outs[i] = outs[i] + layer(near[j])
+                out = out + layer(near(j))
+            outs.append(out)
         return outs
 
     def _heatmap(self, x: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ for _name, _code, _fusion in (
     ('seresnet.SEBottleneck', '65cb81a8eb61', openmmlab.FusedBottleneck),
     ('resnest.Bottleneck', 'ecd3f6fda7de', openmmlab.FusedBottleneck),
     ('resnest.SplitAttentionConv2d', 'a2d0bf2f906b', openmmlab.FusedSplitAttention),
-    ('res2net.Bottle2neck', 'a923da995f7e', openmmlab.FusedBottle2neck),
     ('resnet.ResNet', '700b3e83c5a1', openmmlab.FusedResNet),
     ('regnet.RegNet', 'd529e7048b9a', openmmlab.FusedResNetWithoutPool),
     ('resnet_cifar.ResNet_CIFAR', 'd529e7048b9a', openmmlab.FusedResNetWithoutPool),
@@ -33,3 +32,11 @@ class FusedHRNet(openmmlab.FusedHRNet):
     @staticmethod
     def _outputs(maps):
         return tuple(maps)
+
+
+@register(f'{_HERE}.res2net.Bottle2neck', code=['a923da995f7e'])
+class FusedBottle2neck(openmmlab.FusedBottle2neck):
+    """Res2Net's block, which pools its last slice with any stride."""
+
+    def _pools(self):
+        return self.stage_type == 'stage'

@@ -24,12 +24,12 @@ class FusedBasicBlock(FusedModule):
     @staticmethod
     def fused_norms(module):
         yield module.norm1, kind_of(module.relu)
-        yield module.norm2, _kind_at_the_end(module)
+        yield from _at_the_end(module, module.norm2)
 
     def forward(self, x):
         def run(x: Tensor) -> Tensor:
             out = norm_act(self.norm1, self.relu, self.conv1(x))
-            return end(self, self.norm2, self.conv2(out), _identity(self, x))
+            return end(self, self.norm2, self.conv2(out), x)
 
         return checkpointed(self, run, x)
 
@@ -42,7 +42,7 @@ class FusedBottleneck(FusedModule):
         yield module.norm1, kind_of(module.relu)
         if _has_second_norm(module):
             yield module.norm2, kind_of(module.relu)
-        yield module.norm3, _kind_at_the_end(module)
+        yield from _at_the_end(module, module.norm3)
 
     def forward(self, x):
         def run(x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class FusedBottleneck(FusedModule):
             elif self.avg_down_stride:
                 out = self.avd_layer(out)
             out = self.conv3(plugged(self, out, 2))
-            return end(self, self.norm3, out, _identity(self, x))
+            return end(self, self.norm3, out, x)
 
         return checkpointed(self, run, x)
 
@@ -66,14 +66,14 @@ class FusedBottle2neck(FusedModule):
         yield module.norm1, kind_of(module.relu)
         for norm in module.bns:
             yield norm, kind_of(module.relu)
-        yield module.norm3, _kind_at_the_end(module)
+        yield from _at_the_end(module, module.norm3)
 
     def forward(self, x):
         def run(x: Tensor) -> Tensor:
             out = norm_act(self.norm1, self.relu, self.conv1(x))
             out = plugged(self, self._slices(plugged(self, out, 1)), 2)
             out = self.conv3(out)
-            return end(self, self.norm3, out, _identity(self, x))
+            return end(self, self.norm3, out, x)
 
         return checkpointed(self, run, x)
 
@@ -84,8 +84,10 @@ class FusedBottle2neck(FusedModule):
             if outs and self.stage_type != 'stage':
                 part = outs[-1] + part
             outs.append(norm_act(norm, self.relu, conv(part.contiguous())))
-        strided = self.stage_type == 'stage' and self.conv2_stride != 1
-        return torch.cat([*outs, self.pool(last) if strided else last], 1)
+        return torch.cat([*outs, self.pool(last) if self._pools() else last], 1)
+
+    def _pools(self) -> bool:
+        return self.stage_type == 'stage' and self.conv2_stride != 1
 
 
 class FusedSplitAttention(FusedModule):
@@ -220,25 +222,41 @@ def _has_second_norm(block: nn.Module) -> bool:
     return hasattr(block, 'norm2_name') and hasattr(block, block.norm2_name)
 
 
-def _identity(block: nn.Module, x: Tensor) -> Tensor:
-    return x if block.downsample is None else block.downsample(x)
+def end(block: nn.Module, norm: nn.Module, out: Tensor, x: Tensor) -> Tensor:
+    """The last norm of a block, the addition of the shortcut and the activation."""
+    if block.downsample is None:
+        return joined(block, norm, out, x)
+    if any(_before_addition(block)):
+        out = _up_to_addition(block, norm(out))
+        return add_behind(block.downsample, x, out, block.relu)
+    return joined(block, norm, out, block.downsample(x))
 
 
-def end(block: nn.Module, norm: nn.Module, out: Tensor, identity: Tensor) -> Tensor:
-    """The last norm of a block, the addition and the activation."""
-    between = [function for function, _ in _before_addition(block)]
-    if not between:
-        return norm_add_act(norm, block.relu, out, identity)
-    out = norm(out)
-    for function in between:
+def joined(block: nn.Module, norm: nn.Module, out: Tensor, identity: Tensor) -> Tensor:
+    """The same, of a shortcut that has been made already."""
+    if any(_before_addition(block)):
+        return block.relu(_up_to_addition(block, norm(out)) + identity)
+    return norm_add_act(norm, block.relu, out, identity)
+
+
+def _up_to_addition(block: nn.Module, out: Tensor) -> Tensor:
+    for function, _ in _before_addition(block):
         out = function(out)
-    return block.relu(out + identity)
+    return out
 
 
-def _kind_at_the_end(block: nn.Module) -> str:
+def kind_at_the_end(block: nn.Module) -> str:
+    """What the last norm of a block takes in."""
     for _, name in _before_addition(block):
         return f'{name} follows it'
     return kind_of(block.relu, add=True)
+
+
+def _at_the_end(block: nn.Module, norm: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    yield norm, kind_at_the_end(block)
+    # In its place the norm of the shortcut takes the sum in.
+    if any(_before_addition(block)) and block.downsample is not None:
+        yield from ending(block.downsample, kind_of(block.relu, add=True))
 
 
 def _before_addition(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from gn_det.fusion.calls import (
     FusedNorm,
+    activation_of,
+    add_behind,
+    ending,
     kind_of,
     norm_act,
     norm_add,
@@ -47,7 +52,10 @@ class FusedGroupNormAct(FusedNorm):
             return self.act(self.drop(self.normalised(x)))
         if _does_nothing(self.act):
             return self.normalised(x, residual, activation)
-        return norm_act(self.normalised, self.act, x)
+        activation = activation_of(self.act)
+        if activation is None:
+            return self.act(self.normalised(x))
+        return self.normalised(x, activation=activation)
 
 
 @register(f'{_MODELS}.resnet.BasicBlock', code=['8e1cb085ef16'])
@@ -57,7 +65,7 @@ class FusedBasicBlock(FusedModule):
     @staticmethod
     def fused_norms(module):
         yield module.bn1, _kind(module.drop_block, module.act1)
-        yield module.bn2, _kind_at_the_end(module, module.act2)
+        yield from _at_the_end(module, module.bn2, module.act2)
 
     def forward(self, x):
         out = _norm_act(self.bn1, self.drop_block, self.act1, self.conv1(x))
@@ -72,7 +80,7 @@ class FusedBottleneck(FusedModule):
     def fused_norms(module):
         yield module.bn1, kind_of(module.act1)
         yield module.bn2, _kind(module.drop_block, module.act2)
-        yield module.bn3, _kind_at_the_end(module, module.act3)
+        yield from _at_the_end(module, module.bn3, module.act3)
 
     def forward(self, x):
         out = norm_act(self.bn1, self.act1, self.conv1(x))
@@ -175,21 +183,30 @@ def _between(block: nn.Module) -> list[nn.Module]:
     return [m for m in (block.se, block.drop_path) if not _does_nothing(m)]
 
 
-def _kind_at_the_end(block: nn.Module, act: nn.Module) -> str:
+def _at_the_end(
+    block: nn.Module, norm: nn.Module, act: nn.Module
+) -> Iterator[tuple[nn.Module, str]]:
+    """What the last norm of a block takes in, or in its place the shortcut's."""
+    sum_behind = kind_of(act, add=True)
     for module in _between(block):
-        return f'{type(module).__name__} follows it'
-    return kind_of(act, add=True)
+        yield norm, f'{type(module).__name__} follows it'
+        if block.downsample is not None:
+            yield from ending(block.downsample, sum_behind)
+        return
+    yield norm, sum_behind
 
 
 def _end(
     block: nn.Module, norm: nn.Module, act: nn.Module, out: Tensor, x: Tensor
 ) -> Tensor:
     """The last norm of a block, the addition and the activation."""
-    identity = x if block.downsample is None else block.downsample(x)
     between = _between(block)
     if not between:
+        identity = x if block.downsample is None else block.downsample(x)
         return norm_add_act(norm, act, out, identity)
     out = norm(out)
     for module in between:
         out = module(out)
-    return act(out + identity)
+    if block.downsample is None:
+        return act(out + x)
+    return add_behind(block.downsample, x, out, act)

@@ -42,6 +42,8 @@ def reason_to_keep(kind: Any) -> str | None:
         return None if named else 'not a Batch Norm'
     if not is_batch_norm(cls):
         return 'not a Batch Norm'
+    if has_activation(cls):
+        return None
     # An activation, for one, which would be lost with the norm.
     return None if _only_normalises(cls) else 'does more than normalise'
 
@@ -50,6 +52,12 @@ def _only_normalises(kind: type) -> bool:
     """Whether the `forward` of a Batch Norm is one that is known."""
     owner = next((base for base in kind.__mro__ if 'forward' in vars(base)), kind)
     return owner.__name__ in _OF_THEIR_OWN or owner.__module__.startswith(_PLAIN)
+
+
+def has_activation(kind: type) -> bool:
+    """Whether it is timm's Batch Norm with an activation, which has a GN beside it."""
+    owner = next((base for base in kind.__mro__ if 'forward' in vars(base)), kind)
+    return owner.__name__ == 'BatchNormAct2d' and owner.__module__.startswith('timm.')
 
 
 def shown(kind: Any) -> str:

@@ -9,8 +9,13 @@ from mmcv.cnn import build_norm_layer
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from gn_det.fusion import fuse
 from gn_det.layers.naming import group_norm_name
-from gn_det.models.convert_norm.kinds import is_batch_norm, reason_to_keep
+from gn_det.models.convert_norm.kinds import (
+    has_activation,
+    is_batch_norm,
+    reason_to_keep,
+)
 from gn_det.models.convert_norm.parts import check_parts, matches
 from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
 
@@ -128,10 +133,11 @@ def _groups(layer: nn.Module, place: str, num_groups: int, indivisible: str) -> 
 def _group_norm(layer: nn.Module, norm: str, num_groups: int) -> nn.GroupNorm:
     """A Group Norm that starts from a Batch Norm's weight and bias."""
     weight, bias = layer.weight, layer.bias
-    cfg = dict(type=norm, num_groups=num_groups, eps=layer.eps)
-    if weight is None:
-        cfg['affine'] = False
-    _, new = build_norm_layer(cfg, _channels(layer))
+    cfg = dict(num_groups=num_groups, eps=layer.eps, affine=weight is not None)
+    if has_activation(type(layer)):
+        new = _with_activation(layer, norm, cfg)
+    else:
+        _, new = build_norm_layer(dict(type=norm, **cfg), _channels(layer))
     if bias is None:
         new.bias = None
     if weight is not None:
@@ -146,6 +152,18 @@ def _group_norm(layer: nn.Module, norm: str, num_groups: int) -> nn.GroupNorm:
                 if isinstance(value, nn.Parameter):
                     parameter.requires_grad_(value.requires_grad)
     return new.train(layer.training)
+
+
+def _with_activation(layer: nn.Module, norm: str, cfg: dict) -> nn.GroupNorm:
+    """timm's Group Norm with the dropout and the activation of its Batch Norm."""
+    # The layer is one of timm's, so it is there.
+    from timm.layers import GroupNormAct
+
+    new = GroupNormAct(_channels(layer), **cfg, apply_act=False)
+    new.drop, new.act = layer.drop, layer.act
+    if norm == 'FusedGN':
+        fuse(new)
+    return new
 
 
 def _name_records(parent: nn.Module | None, name: str) -> list[str]:
