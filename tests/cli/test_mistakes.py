@@ -74,7 +74,7 @@ def test_launcher_that_was_not_launched(in_tmp, shapes):
         'train', CONFIG, '--work-dir', in_tmp, '--launcher', 'pytorch',
         '--cfg-options', f'data_root={shapes}',
     )  # fmt: skip
-    assert 'start it with tools/dist_train.sh' in user_error(done)
+    assert 'start it with torchrun --nproc-per-node' in user_error(done)
 
 
 def test_out_that_is_not_a_pickle(in_tmp):

@@ -29,7 +29,7 @@ def test_show_has_settings_figures_weights_and_commands():
     assert_success(done)
     text = done.stdout
     assert text.startswith(f'{MS_3X}\n'), 'stdout has what the host libraries say'
-    config, name = f'configs/gn/{MS_3X}.py', f'checkpoints/{MS_3X}.pth'
+    name = f'checkpoints/{MS_3X}.pth'
     for words in (
         'FusedMaskRCNN, ResNet-50, stem and stage 1 frozen',
         'neck FusedGN/32',
@@ -41,11 +41,10 @@ def test_show_has_settings_figures_weights_and_commands():
         'box 42.6, mask 38.6, published by detectron2',
         'format detectron2, md5 dc5d9e',
         'CC BY-SA 3.0',
-        f'python tools/zoo.py download {MS_3X} --dest checkpoints',
-        f'python tools/convert.py checkpoints/model_final_dc5d9e.pkl {name} '
-        '--from detectron2',
-        f'python tools/test.py {config} {name}',
-        f'tools/dist_train.sh {config} 8',
+        f'gn-det zoo download {MS_3X} --dest checkpoints',
+        f'gn-det convert checkpoints/model_final_dc5d9e.pkl {name} --from detectron2',
+        f'gn-det test {MS_3X} {name}',
+        f'torchrun --nproc-per-node 8 -m gn_det train {MS_3X} --launcher pytorch',
     ):
         assert words in text, words
 

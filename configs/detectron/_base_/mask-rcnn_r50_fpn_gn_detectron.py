@@ -1,6 +1,6 @@
 # Mask R-CNN R-50 FPN with GN as Detectron computes it: boxes x2 - x1 + 1 pixels wide,
 # its anchors, RoIAlign without the half-pixel shift, its mean. For weights converted by
-# `python tools/convert.py model_final.pkl DST.pth --from detectron`.
+# `gn-det convert model_final.pkl DST.pth --from detectron`.
 _base_ = '../../_base_/models/mask-rcnn_r50_fpn_gn.py'
 
 roi_extractor = dict(

@@ -68,7 +68,7 @@ def convert_cfg(
         if isinstance(init, Mapping) and init.get('type') == 'Pretrained':
             report.notes.append(
                 f'{prefix}init_cfg loads {init.get("checkpoint")}: if that has Batch '
-                'Norm, convert it with tools/convert.py --norm gn and name the result '
+                'Norm, convert it with gn-det convert --norm gn and name the result '
                 'there'
             )
         frozen = module.get('frozen_stages', -1)

@@ -238,7 +238,7 @@ def _zoo_weights(cfg: Config) -> str:
     except UserError as error:
         raise UserError(
             f'no CHECKPOINT was given, and {error}; give the checkpoint that '
-            f'tools/train.py {cfg.filename} wrote'
+            f'gn-det train {cfg.filename} wrote'
         ) from error
 
 

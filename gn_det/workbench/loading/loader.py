@@ -208,7 +208,7 @@ def _of_mmengine(content: Any, name: str) -> dict:
         ):
             raise UserError(
                 f'{name} is a file of {program}; convert it first with '
-                f'python tools/convert.py {name} OUT.pth --from {program.lower()}'
+                f'gn-det convert {name} OUT.pth --from {program.lower()}'
             )
     try:
         if not isinstance(content.get('state_dict'), dict):

@@ -1,1 +1,1 @@
-"""What `tools/train.py` and `tools/test.py` need around mmengine's Runner."""
+"""What `gn-det train` and `gn-det test` need around mmengine's Runner."""

@@ -66,7 +66,7 @@ def check_launcher(cfg: Config) -> None:
     if missing:
         raise UserError(
             f'--launcher pytorch without {" and ".join(missing)} in the environment; '
-            'start it with tools/dist_train.sh, tools/dist_test.sh or torchrun'
+            'start it with torchrun --nproc-per-node GPUS -m gn_det …'
         )
 
 

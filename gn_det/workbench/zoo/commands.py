@@ -16,10 +16,10 @@ def checkpoint_commands(model: Model) -> list[str]:
     weights = model.weights
     if weights is None:
         return []
-    commands = [f'python tools/zoo.py download {model.name} --dest {CHECKPOINTS}']
+    commands = [f'gn-det zoo download {model.name} --dest {CHECKPOINTS}']
     if weights.needs_conversion:
         commands.append(
-            f'python tools/convert.py {_downloaded(model)} {checkpoint_path(model)} '
+            f'gn-det convert {_downloaded(model)} {checkpoint_path(model)} '
             f'--from {weights.format}'
         )
     return commands
@@ -44,11 +44,8 @@ def data_commands(model: Model) -> list[str]:
 
 def evaluation_commands(model: Model) -> list[str]:
     """Evaluate in one process, and on as many GPUs as the training has."""
-    what = f'{model.config} {checkpoint_path(model)}'
-    commands = [f'python tools/test.py {what}']
-    if model.processes > 1:
-        commands.append(f'tools/dist_test.sh {what} {model.processes}')
-    return commands
+    what = f'test {model.name} {checkpoint_path(model)}'
+    return [f'gn-det {what}', *_in_processes(what, model)]
 
 
 def training_commands(model: Model) -> list[str]:
@@ -56,13 +53,16 @@ def training_commands(model: Model) -> list[str]:
 
     One process gets the scaled rate unless the rate is meant for it.
     """
-    alone = f'python tools/train.py {model.config}'
+    what = f'train {model.name}'
+    scaled = ' --auto-scale-lr' if model.processes > 1 else ''
+    return [f'gn-det {what}{scaled}', *_in_processes(what, model)]
+
+
+def _in_processes(what: str, model: Model) -> list[str]:
     if model.processes == 1:
-        return [alone]
-    return [
-        f'{alone} --auto-scale-lr',
-        f'tools/dist_train.sh {model.config} {model.processes}',
-    ]
+        return []
+    torchrun = f'torchrun --nproc-per-node {model.processes}'
+    return [f'{torchrun} -m gn_det {what} --launcher pytorch']
 
 
 def _downloaded(model: Model) -> str:

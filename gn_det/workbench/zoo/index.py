@@ -148,7 +148,7 @@ def find(name: str, root: Path = ROOT) -> Model:
     close = difflib.get_close_matches(name, [m.name for m in models], n=3, cutoff=0.5)
     hint = f' (did you mean {" or ".join(close)}?)' if close else ''
     raise UserError(
-        f'no model {name} in the zoo{hint}; `python tools/zoo.py list` names them all'
+        f'no model {name} in the zoo{hint}; `gn-det zoo list` names them all'
     )
 
 

@@ -21,7 +21,7 @@ _INTRODUCTION = """\
 
 # Model zoo
 
-{count} configs in {families} families, as `python tools/zoo.py list` prints them. Of
+{count} configs in {families} families, as `gn-det zoo list` prints them. Of
 {published} the training and its figures are published, with weights; {measured} is
 measured here; of the other {unknown} nobody has figures yet. How to read the tables:
 
@@ -36,10 +36,10 @@ measured here; of the other {unknown} nobody has figures yet. How to read the ta
   Both are the publisher's and of stock Group Norm; Detectron's ms are without
   postprocessing.
 - **Weights** link to the publisher's file by the first digits of its hash, which
-  `python tools/zoo.py download` checks; *file* is one whose publisher gives no hash. A
-  format behind them means that the file needs `tools/convert.py`.
+  `gn-det zoo download` checks; *file* is one whose publisher gives no hash. A
+  format behind them means that the file needs `gn-det convert`.
 
-`python tools/zoo.py show NAME` prints a model's settings and the commands for it. To
+`gn-det zoo show NAME` prints a model's settings and the commands for it. To
 reproduce the figures of a row that has weights, here {example}:
 
 ```bash

@@ -10,6 +10,7 @@ from gn_det.workbench.zoo.commands import (
     training_commands,
 )
 from gn_det.workbench.zoo.sources import resolve
+from gn_det_cli.main import build_parser
 
 
 def test_every_download_is_found_by_the_commands_behind_it():
@@ -19,6 +20,8 @@ def test_every_download_is_found_by_the_commands_behind_it():
         file = f'checkpoints/{resolve(model.name).file_name}'
         fetch, *convert = checkpoint_commands(model)
         assert fetch.split()[2:4] == ['download', model.name]
+        for command in (fetch, *convert, evaluation_commands(model)[0]):
+            build_parser().parse_args(command.split()[1:])
         made = checkpoint_path(model)
         if model.weights.needs_conversion:
             assert convert[0].split()[2:4] == [file, made]
@@ -36,6 +39,6 @@ def test_one_process_is_scaled_unless_the_rate_is_meant_for_it():
     for model in load_index():
         alone, *many = training_commands(model)
         assert alone.endswith(' --auto-scale-lr') == (model.processes > 1)
-        assert [command.split()[-1] for command in many] == (
+        assert [command.split()[2] for command in many] == (
             [str(model.processes)] if model.processes > 1 else []
         )

@@ -10,17 +10,16 @@ from gn_det.workbench.zoo.listing import describe
 
 def test_the_measured_model_has_the_commands_that_measured_it():
     name = 'mask-rcnn_r18_fpn_gn-all_shapes'
-    config = f'configs/quickstart/{name}.py'
     text = describe(find(name))
     assert [
-        line.strip() for line in text.splitlines() if line.startswith('  python')
+        line.strip() for line in text.splitlines() if line.startswith('  gn-det')
     ] == [
-        'python tools/make_shapes.py data/shapes',
-        f'python tools/test.py {config} work_dirs/{name}/epoch_8.pth',
-        f'python tools/train.py {config}',
+        'gn-det shapes data/shapes',
+        f'gn-det test {name} work_dirs/{name}/epoch_8.pth',
+        f'gn-det train {name}',
     ]
     assert 'rate 0.001 at 4 images' in text
-    assert 'dist_' not in text
+    assert 'torchrun' not in text
 
 
 @pytest.mark.parametrize(

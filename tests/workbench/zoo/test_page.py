@@ -83,5 +83,5 @@ def test_all_rows_have_the_heads_number_of_cells():
 def test_example_is_a_real_models():
     text = render(load_index())
     example = find('mask-rcnn_r50_fpn_gn-all_2x_coco')
-    assert f'python tools/zoo.py download {example.name} --dest checkpoints\n' in text
-    assert f'tools/dist_train.sh {example.config} 8\n' in text
+    assert f'gn-det zoo download {example.name} --dest checkpoints\n' in text
+    assert f'8 -m gn_det train {example.name} --launcher pytorch\n' in text
