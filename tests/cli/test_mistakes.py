@@ -37,7 +37,9 @@ def test_dataset_folder_not_found(tool, in_tmp, tmp_path):
 def test_annotations_that_are_not_coco(in_tmp, tmp_path):
     folder = tmp_path / 'data' / 'annotations'
     folder.mkdir(parents=True)
-    (folder / 'instances_train.json').write_text(json.dumps([1, 2]))
+    for name in ('train', 'val'):
+        (folder.parent / name).mkdir()
+        (folder / f'instances_{name}.json').write_text(json.dumps([1, 2]))
     options = ('--cfg-options', f'data_root={folder.parent}')
     said = user_error(call('train', CONFIG, '--work-dir', in_tmp, *options))
     assert 'instances_train.json is not COCO JSON: it holds a list' in said

@@ -231,7 +231,7 @@ class TestLocal:
     def test_files_to_convert_first(self, tmp_path, key, program):
         path = tmp_path / 'model_final.pkl'
         path.write_bytes(pickle.dumps({key: {'w': np.ones(2, np.float32)}}))
-        with pytest.raises(UserError, match=rf'convert\.py .* --from {program}$'):
+        with pytest.raises(UserError, match=rf'gn-det convert .* --from {program}$'):
             load(path)
 
     def test_dict_of_another_kind_passes(self, tmp_path):
