@@ -21,7 +21,7 @@ help:
 	@echo 'make quickstart      train and evaluate a small GN Mask R-CNN on shapes (CPU)'
 	@echo 'make test            all tests this machine can run, by WORKERS=2 processes'
 	@echo 'make test-openmmlab  the tests against the original OpenMMLab releases'
-	@echo 'make lint            ruff check and ruff format --check'
+	@echo 'make lint            ruff check, ruff format --check and mypy'
 	@echo 'make docs            the documentation site, in build/site'
 	@echo 'make zoo             write model_zoo.md from configs/*/metafile.yml'
 	@echo 'make bench           time op and detectors on a CUDA device; host cost, memory'
@@ -74,6 +74,7 @@ test-openmmlab: $(VENV)/.dev-installed $(OVERLAY)/.installed $(HOSTS)/.installed
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix .

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from types import CodeType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 from torch import Tensor, nn
 
@@ -32,7 +32,18 @@ DIGITS = 12
 """Of the SHA-256 of a stock block's code, as `register` takes them."""
 
 
-class FusedModule:
+if TYPE_CHECKING:
+
+    class _Block(nn.Module):
+        """What a fusion is mixed into: any block, whatever its attributes."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    _Block = object
+
+
+class FusedModule(_Block):
     """Mixed in before the stock class whose forward it replaces; see `register`."""
 
     _prefix = 'Fused'
@@ -60,11 +71,11 @@ class FusedModule:
         """What goes into the ending norm."""
         raise NotImplementedError
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         # The class is made at run time: copies and pickles name what it is made of.
         if not is_fused_class(type(self)):
             return super().__reduce_ex__(protocol)
-        fusions = []
+        fusions: list[type[FusedModule]] = []
         stock = type(self)
         while is_fused_class(stock):
             fusions.insert(0, stock._fusion)

@@ -25,7 +25,7 @@ class RecomputingLoss(Recomputing):
     def loss(self, *args: Any, **kwargs: Any) -> Any:
         """The model's losses."""
         with recompute_activations():
-            return super().loss(*args, **kwargs)
+            return super().loss(*args, **kwargs)  # type: ignore[misc]
 
 
 def recomputing(model: object) -> type[Recomputing]:

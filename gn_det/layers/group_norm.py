@@ -149,7 +149,8 @@ class GroupNorm(nn.GroupNorm):
         if not bias:
             self.register_parameter('bias', None)
 
-    forward = FusedGroupNorm.forward
+    # torch's own has no residual and no activation.
+    forward = FusedGroupNorm.forward  # type: ignore[assignment]
 
 
 FUSED_NORMS = (FusedGroupNorm, GroupNorm)

@@ -51,7 +51,7 @@ def _of_context() -> str:
     return _context.get()
 
 
-if torch.__version__ < (2, 15):
+if torch.__version__ < '2.15':
     # Its compiler cannot read a ContextVar.
     _of_context = torch.compiler.assume_constant_result(_of_context)
 

@@ -353,8 +353,8 @@ def _backward_composed(
         activation = None
     elif activation == 'silu':
         residual = kept
-    needs = (*needs, residual is not None)
-    if not any(needs):
+    wanted = (*needs, residual is not None)
+    if not any(wanted):
         return None, None, None, dresidual
     with torch.enable_grad():
         # Aliases keep the gradients apart where one tensor serves as two inputs.
@@ -365,12 +365,12 @@ def _backward_composed(
         gradients = iter(
             torch.autograd.grad(
                 y,
-                [t for t, need in zip(inputs, needs, strict=True) if need],
+                [t for t, need in zip(inputs, wanted, strict=True) if need],
                 dy.to(dtype),
                 create_graph=True,
             )
         )
-    found = [next(gradients) if need else None for need in needs]
+    found = [next(gradients) if need else None for need in wanted]
     return (*found[:3], dresidual if residual is None else found[3])
 
 

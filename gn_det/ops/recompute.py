@@ -60,7 +60,7 @@ class _Recipe:
         self._x = None if x is None else _Unedited(x)
         self.before = residual if isinstance(residual, _Recipe) else None
         self._residual = _Unedited(residual) if isinstance(residual, Tensor) else None
-        self.length = self.before.length + 1 if self.before else 0
+        self.length: int = self.before.length + 1 if self.before else 0
 
     def make(self, before: Tensor | None) -> Tensor:
         """y, given the output of the recipe before it, if there is one."""
@@ -275,7 +275,7 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return region.run(lambda _, x: function(x), None, x)
     dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
 
-    def again(_: None, x: Tensor) -> Tensor:
+    def again(_: Tensor | None, x: Tensor) -> Tensor:
         with torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
             return function(x)
 

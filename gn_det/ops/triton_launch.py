@@ -445,7 +445,7 @@ def _run_time(
     config: LaunchConfig, tile: Tile
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The scalars of the launches of a tile, and the shape of its partials."""
-    scalars = (config.HW_arg,)
+    scalars: tuple[int, ...] = (config.HW_arg,)
     if not tile.on_chip:
         scalars += (tile.steps, tile.splits)
     return scalars, (config.N, config.G, tile.partials, 2)
@@ -534,7 +534,7 @@ def _empty(
     """
     if layout is None:
         return torch.empty_like(like)
-    if type(layout) is tuple:
+    if isinstance(layout, tuple):
         return like.new_empty(*layout, dtype=dtype)
     return torch.empty_like(like, memory_format=layout)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from mmcv.cnn import build_norm_layer
 from mmengine.config import Config
@@ -73,7 +73,7 @@ def convert_norm(
         model = convert_model(
             model_or_cfg, norm, num_groups, parts, indivisible, report
         )
-        return model, report
+        return cast(_Target, model), report
     cfg = copy.deepcopy(model_or_cfg)
     whole = 'model' in cfg and 'type' not in cfg
     if isinstance(cfg, Config) and not whole:
