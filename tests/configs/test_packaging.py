@@ -61,7 +61,7 @@ def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     source.mkdir()
     for name in SOURCES:
         shutil.copy(repository / name, source)
-    for name in ('gn_det', 'configs'):
+    for name in ('gn_det', 'gn_det_cli', 'configs', 'tools'):
         shutil.copytree(
             repository / name,
             source / name,
@@ -99,13 +99,18 @@ def answers(installed: Path) -> dict:
     return json.loads((home / 'answers.json').read_text())
 
 
-def test_wheel_has_every_config_and_metafile(installed, repository):
+def test_wheel_has_every_config_metafile_and_tool(installed, repository):
     packed = installed / 'gn_det' / '.mim'
     assert not any(path.is_symlink() for path in packed.rglob('*'))
     wanted = {
         path.relative_to(repository)
         for kind in ('py', 'yml')
         for path in (repository / 'configs').rglob(f'*.{kind}')
+    }
+    wanted |= {
+        path.relative_to(repository)
+        for kind in ('py', 'sh')
+        for path in (repository / 'tools').glob(f'*.{kind}')
     }
     found = {path.relative_to(packed) for path in packed.rglob('*') if path.is_file()}
     assert found == {*wanted, Path('model-index.yml')}
@@ -130,11 +135,10 @@ def test_inferencers_find_the_models_by_name(answers):
 
 
 def test_mim_finds_the_package_of_the_distribution(installed):
-    """OneDL's mim takes the folder of its first file, OpenMMLab's its top level."""
+    """It takes the first name of the top level."""
     (distribution,) = metadata.distributions(path=[str(installed)])
     assert distribution.name == 'gn-detection'
-    assert distribution.files[0].parts[0] == 'gn_det'
-    assert distribution.read_text('top_level.txt').split() == ['gn_det']
+    assert distribution.read_text('top_level.txt').split() == ['gn_det', 'gn_det_cli']
 
 
 def test_the_checkouts_links_lead_to_its_configs(repository):
