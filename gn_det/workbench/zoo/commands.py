@@ -1,4 +1,4 @@
-"""The commands that reproduce a model's figures, as a reader types them."""
+"""The commands that reproduce a model's scores, as a reader types them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The index of the zoo: every model of the metafiles, checked and typed.
 
-`configs/*/metafile.yml` are the one source of figures, addresses and hashes; their
+`configs/*/metafile.yml` are the one source of scores, addresses and hashes; their
 format is OpenMMLab's with a few keys of our own. `model-index.yml` lists them in the
 order a reader meets them. In a checkout and in an installed wheel alike both lie under
 `gn_det/.mim`.
@@ -66,7 +66,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class Model:
-    """One config with the figures and weights of its training.
+    """One config with the scores and weights of its training.
 
     `config` is relative to the root of the repository, `box_ap` and `mask_ap` are in
     percent, memory is per GPU in training, `inference_ms` per image. `processes` is how

@@ -18,7 +18,7 @@ _HEAD = ('model', 'schedule', 'box AP', 'mask AP', 'by', 'weights')
 
 
 def table(models: Iterable[Model]) -> str:
-    """Aligned columns under a head; `-` where nobody has published a figure."""
+    """Aligned columns under a head; `-` where nobody has published a score."""
     rows = [_HEAD, *map(_row, models)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
@@ -30,11 +30,11 @@ def table(models: Iterable[Model]) -> str:
 
 
 def describe(model: Model) -> str:
-    """Settings, figures, weights and the commands to evaluate and to train."""
+    """Settings, scores, weights and the commands to evaluate and to train."""
     lines = [model.name, f'  {"config":12}{model.config}']
     for label, text in recipe(load_config(str(model.config_path))).items():
         lines.append(f'  {label:12}{text}')
-    lines += ['', 'figures, AP in percent', *(f'  {line}' for line in _figures(model))]
+    lines += ['', 'scores, AP in percent', *(f'  {line}' for line in _scores(model))]
     lines += ['', 'weights', *(f'  {line}' for line in _weights(model))]
     if data := data_commands(model):
         lines += ['', 'data', *(f'  {line}' for line in data)]
@@ -45,7 +45,7 @@ def describe(model: Model) -> str:
 
 
 def provenance(model: Model) -> str:
-    """Who has the model's figures: `measured`, a publisher, or `-`."""
+    """Whose the model's scores are: `measured`, a publisher, or `-`."""
     if model.status == 'measured':
         return 'measured'
     return model.source.partition(',')[0] if model.source else '-'
@@ -68,7 +68,7 @@ def _row(model: Model) -> tuple[str, ...]:
     )
 
 
-def _figures(model: Model) -> list[str]:
+def _scores(model: Model) -> list[str]:
     lines = []
     if model.box_ap is None:
         lines.append('none for this config, published or measured')

@@ -21,17 +21,18 @@ _INTRODUCTION = """\
 
 # Model zoo
 
-{count} configs in {families} families, as `gn-det zoo list` prints them. Of
-{published} the training and its figures are published, with weights; {measured} is
-measured here; of the other {unknown} nobody has figures yet. How to read the tables:
+{count} configs in {families} families, as `gn-det zoo list` prints them:
+{published} have published scores and weights, {measured} was trained here, {unknown} are
+untested (nobody has published their scores, and they have not been run here). How to
+read the tables:
 
 - **Box AP and mask AP** are COCO's average precision in percent, on val2017 unless the
   notes say otherwise.
-- **By** names who has the figures. A name is the code base that published them for this
-  very training; they are not re-measured here. *Measured* ones are this project's. A
-  dash: nobody has published this training, and it has not been run here.
-- **Elsewhere** has other code bases' figures for the same training, or for one whose
-  difference is named. Their models are not these; they say what to expect.
+- **By** names whose scores they are: the code base that published them for this very
+  training (they are not measured again here), or *measured* for this project's own. A
+  dash: untested.
+- **Elsewhere** has other code bases' scores for the same training, or for one whose
+  difference is named. Their models are other ones; the scores say what to expect.
 - **Memory** is per GPU in training, **ms** the time of one image on the GPU behind it.
   Both are the publisher's and of stock Group Norm; Detectron's ms are without
   postprocessing.
@@ -40,7 +41,7 @@ measured here; of the other {unknown} nobody has figures yet. How to read the ta
   format behind them means that the file needs `gn-det convert`.
 
 `gn-det zoo show NAME` prints a model's settings and the commands for it. To
-reproduce the figures of a row that has weights, here {example}:
+reproduce the scores of a row that has weights, here {example}:
 
 ```bash
 {commands}
@@ -143,9 +144,9 @@ def _speed(model: Model) -> str:
 
 
 def _elsewhere(model: Model) -> Iterator[str]:
-    for figures in model.elsewhere:
-        mask = '' if figures.mask_ap is None else f'/{ap(figures.mask_ap)}'
-        yield f'{ap(figures.box_ap)}{mask} ({figures.by})'
+    for scores in model.elsewhere:
+        mask = '' if scores.mask_ap is None else f'/{ap(scores.mask_ap)}'
+        yield f'{ap(scores.box_ap)}{mask} ({scores.by})'
 
 
 def _link(weights: Weights) -> str:
