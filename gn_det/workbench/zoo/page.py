@@ -22,9 +22,9 @@ _INTRODUCTION = """\
 # Model zoo
 
 {count} configs in {families} families, as `gn-det zoo list` prints them:
-{published} have published scores and weights, {measured} was trained here, {unknown} are
-untested (nobody has published their scores, and they have not been run here). How to
-read the tables:
+{published} have published scores and weights, {measured} was trained here, and
+{unknown} are untested (nobody has published their scores, and they have not been run
+here). How to read the tables:
 
 - **Box AP and mask AP** are COCO's average precision in percent, on val2017 unless the
   notes say otherwise.
