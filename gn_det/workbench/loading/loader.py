@@ -83,12 +83,12 @@ class _Watcher(importlib.abc.MetaPathFinder):
 
 
 def _register(module: ModuleType) -> None:
-    from gn_det.workbench.loading.data_files import restrict_pickles
+    from gn_det.workbench.loading.data_files import read_as_data
 
     module.CheckpointLoader.register_scheme(
         ('', *_NETWORK, *_STORES, _PAVI), load_from_gn_det, force=True
     )
-    restrict_pickles()
+    read_as_data()
 
 
 # mmengine's log names a loader by what follows `load_from_`.

@@ -220,6 +220,23 @@ class TestPickledData:
         assert (tmp_path / 'made').is_dir()
 
 
+class TestYaml:
+    def test_values(self, tmp_path):
+        (tmp_path / 'a.yaml').write_text('a: [1, 2.5, x]')
+        assert mmengine.load(tmp_path / 'a.yaml') == {'a': [1, 2.5, 'x']}
+
+    def test_code_does_not_run(self, tmp_path, monkeypatch):
+        path = tmp_path / 'a.yml'
+        made = tmp_path / 'made'
+        path.write_text(f'!!python/object/apply:os.mkdir ["{made}"]')
+        with pytest.raises(UserError, match=r'read as data: .*os\.mkdir'):
+            mmengine.load(path)
+        assert not made.exists()
+        monkeypatch.setenv(TRUST_VARIABLE, '1')
+        mmengine.load(path)
+        assert made.is_dir()
+
+
 class TestReadOnce:
     @pytest.fixture
     def reads(self, monkeypatch):
