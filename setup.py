@@ -61,8 +61,8 @@ setup(
     },
     python_requires='>=3.10',
     install_requires=[
-        'torch>=2.6',
-        'torchvision>=0.21',
+        'torch>=2.8',
+        'torchvision>=0.23',
         'numpy',
         'pycocotools',
         'faster-coco-eval>=1.8',

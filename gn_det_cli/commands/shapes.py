@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from gn_det_cli.process import quiet_imports
+
 # `ShapesSpec` has them; a test compares.
 DEFAULTS = {
     'num_train': 600,
@@ -31,10 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Generate the set unless it is there already."""
-    from tqdm import tqdm
+    with quiet_imports():
+        from tqdm import tqdm
 
-    from gn_det.workbench.datasets import ShapesSpec, generate_shapes, read_stamp
-    from gn_det.workbench.errors import UserError
+        from gn_det.workbench.datasets import ShapesSpec, generate_shapes, read_stamp
+        from gn_det.workbench.errors import UserError
 
     chosen = {name: getattr(args, name) for name in DEFAULTS}
     try:

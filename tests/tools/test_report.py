@@ -21,7 +21,21 @@ def followed(tmp_path_factory, small_options):
         'train_cfg.val_interval=1', 'model.test_cfg.rcnn.score_thr=0.0',
     )  # fmt: skip
     assert_success(done)
-    return done.stdout + done.stderr, work_dir
+    # In this order all of the second stream counts as said before the first step.
+    return done.stderr + done.stdout, work_dir
+
+
+def test_the_log_has_what_the_screen_is_spared(followed):
+    said, work_dir = followed
+    before, found, _ = said.partition('Epoch(train)')
+    assert found
+    assert len(before.splitlines()) < 40
+    assert 'OneDL' not in before
+    (log,) = work_dir.glob('*/*.log')
+    logged = log.read_text()
+    for kind in ('System environment:', 'Config:', 'Hooks will be executed'):
+        assert kind in logged
+        assert kind not in said
 
 
 def test_a_line_after_each_validation(followed):

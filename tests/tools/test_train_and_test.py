@@ -28,7 +28,10 @@ from tests.running import (
 def trained(tmp_path_factory, small_options):
     """The work directory of a finished run."""
     work_dir = tmp_path_factory.mktemp('trained')
-    assert_success(run_tool('train.py', CONFIG, '--work-dir', work_dir, *small_options))
+    arguments = (CONFIG, '--work-dir', work_dir, '--verbose')
+    done = run_tool('train.py', *arguments, *small_options)
+    assert_success(done)
+    assert 'Hooks will be executed' in done.stdout
     return work_dir
 
 
