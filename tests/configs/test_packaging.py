@@ -1,5 +1,5 @@
-"""A wheel carries the configs, and OpenMMLab's own tools find the models once it is
-installed."""
+"""A wheel carries configs and tools: its command works, and OpenMMLab's tools find the
+models; an editable install is found from everywhere."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from tests.configs.zoo import LEAVES
+from tests.running import CONFIG, REPOSITORY, SMALL
 
 SOURCES = ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'model-index.yml')
 R50 = 'gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py'
@@ -53,11 +55,10 @@ NAMES = ('mask-rcnn_r50_fpn_gn-ws-all_2x_coco', 'mask-rcnn_r50_fpn_gn-all_ms-3x_
 
 
 @pytest.fixture(scope='module')
-def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel built from a copy of the sources, installed by pip."""
+def source(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources, named as a clone is."""
     pytest.importorskip('setuptools', reason='building a wheel needs setuptools')
-    root = tmp_path_factory.mktemp('wheel')
-    source, site = root / 'source', root / 'site'
+    source = tmp_path_factory.mktemp('clones') / 'gn_det'
     source.mkdir()
     for name in SOURCES:
         shutil.copy(repository / name, source)
@@ -68,34 +69,71 @@ def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
             symlinks=True,
             ignore=shutil.ignore_patterns('__pycache__'),
         )
-    build = 'from setuptools.build_meta import build_wheel; build_wheel("..")'
-    run_python('-c', build, cwd=source)
-    (wheel,) = root.glob('*.whl')
-    options = ('--no-index', '--no-deps', '--no-compile', '--target', site)
-    run_python('-m', 'pip', 'install', '--quiet', *options, wheel, cwd=root)
-    return site
-
-
-def run_python(*arguments: object, cwd: Path, **environment: str) -> None:
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    return source
 
 
 @pytest.fixture(scope='module')
-def answers(installed: Path) -> dict:
-    """What the host libraries say of the installed wheel, away from the checkout."""
-    home = installed.parent / 'elsewhere'
+def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the wheel lies in a virtual environment of its own."""
+    root = tmp_path_factory.mktemp('wheel')
+    options = ('--quiet', '--no-index', '--no-deps', '--no-build-isolation')
+    run(sys.executable, '-m', 'pip', 'wheel', *options, '-w', root, source, cwd=root)
+    (wheel,) = root.glob('*.whl')
+    return install(root / 'venv', wheel)
+
+
+def install(environment: Path, *what: object) -> Path:
+    """Install into a new environment; returns where its packages are.
+
+    It has this one's libraries, but not what `.pth` files add to this one, such as the
+    checkout.
+    """
+    run(sys.executable, '-m', 'venv', '--without-pip', environment, cwd='/')
+    (site,) = environment.glob('lib/python*/site-packages')
+    (site / 'libraries.pth').write_text(sysconfig.get_path('purelib'))
+    run(
+        sys.executable, '-m', 'pip', '--python', environment / 'bin' / 'python',
+        'install', '--quiet', '--no-index', '--no-deps', '--no-build-isolation',
+        '--ignore-installed', '--no-compile', *what, cwd='/',
+    )  # fmt: skip
+    return site
+
+
+def run(*command: object, cwd: Path | str) -> str:
+    """Run a command that does not see the checkout; all that it says."""
+    path = os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    path = [entry for entry in path if entry and Path(entry).resolve() != REPOSITORY]
+    done = subprocess.run(
+        [*map(str, command)],
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def python(installed: Path) -> Path:
+    """The interpreter of the environment."""
+    return installed.parents[2] / 'bin' / 'python'
+
+
+@pytest.fixture(scope='module')
+def home(installed: Path) -> Path:
+    """A folder without a checkout above or in it."""
+    home = installed.parents[3] / 'elsewhere'
     home.mkdir()
-    path = [str(installed), os.environ.get('PYTHONPATH')]
-    path = os.pathsep.join(filter(None, path))
-    run_python('-c', ASK, *NAMES, cwd=home, PYTHONPATH=path)
+    return home
+
+
+@pytest.fixture(scope='module')
+def answers(python: Path, home: Path) -> dict:
+    """What the host libraries say of the installed wheel, away from the checkout."""
+    run(python, '-c', ASK, *NAMES, cwd=home)
     return json.loads((home / 'answers.json').read_text())
 
 
@@ -139,6 +177,38 @@ def test_mim_finds_the_package_of_the_distribution(installed):
     (distribution,) = metadata.distributions(path=[str(installed)])
     assert distribution.name == 'gn-detection'
     assert distribution.read_text('top_level.txt').split() == ['gn_det', 'gn_det_cli']
+
+
+def test_the_command_works_without_a_checkout(installed, python, home):
+    def command(*words: object) -> str:
+        said = run(*words, cwd=home)
+        assert 'OneDL' not in said
+        return said
+
+    gn_det, name = python.with_name('gn-det'), Path(CONFIG).stem
+    assert Path(R50).stem in command(gn_det, 'zoo', 'list')
+    size = ('--num-train', 12, '--num-val', 4, '--height', 64, '--width', 64)
+    assert 'wrote data' in command(gn_det, 'shapes', 'data', *size)
+    options = ('--cfg-options', 'data_root=data', *SMALL)
+    assert 'Report: ' in command(gn_det, 'train', name, *options)
+    checkpoint = home / 'work_dirs' / name / 'epoch_2.pth'
+    assert 'box' in command(gn_det, 'test', name, checkpoint, *options)
+    command(gn_det, 'demo', 'data/val', name, checkpoint, '--out-dir', 'found')
+    assert len(json.loads((home / 'found/predictions.json').read_text())['images']) == 4
+    # As mim starts it.
+    packed = installed / 'gn_det' / '.mim'
+    config = packed / 'configs' / 'quickstart' / f'{name}.py'
+    words = (packed / 'tools' / 'test.py', config, checkpoint, '--launcher', 'none')
+    assert 'box' in command(python, *words, *options)
+
+
+def test_an_editable_install_is_found_from_the_folder_above_the_clone(source, tmp_path):
+    site = install(tmp_path / 'venv', '--editable', source)
+    said = run(
+        site.parents[2] / 'bin' / 'python',
+        '-c', 'import gn_det; print(gn_det.__file__, gn_det.fuse)', cwd=source.parent,
+    )  # fmt: skip
+    assert said.startswith(f'{source}/gn_det/__init__.py <function fuse ')
 
 
 def test_the_checkouts_links_lead_to_its_configs(repository):
