@@ -14,14 +14,13 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import Runner
 
 from gn_det.workbench.errors import UserError
 
 _SPLITS = ('train', 'val', 'test')
 # What mmengine's and mmdet's tools and this project's read besides Runner's arguments.
 _READ = {
-    *inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'backend_args',
+    'auto_scale_lr', 'backend_args',
     'compile', 'custom_imports', 'data_root', 'env_cfg', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'skip_broken_images', 'strategy', 'tta_model',
     'tta_pipeline',
@@ -88,7 +87,10 @@ def _rates(part: Any, place: str) -> Iterator[tuple[str, Any]]:
 
 
 def _name_unread(cfg: Config, options: Collection[str]) -> None:
-    read = _READ
+    # To list the zoo no Runner is needed, and it is slow to import.
+    from mmengine.runner import Runner
+
+    read = _READ | set(inspect.signature(Runner.__init__).parameters)
     unread = {key.partition('.')[0] for key in options} - read
     if str(cfg.filename).endswith('.py'):
         unread |= _unused_names(Path(cfg.filename)) - read
