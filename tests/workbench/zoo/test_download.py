@@ -258,6 +258,11 @@ class TestHosts:
         assert 'sent an empty file' in refusal(url, cache)
         assert left_in(cache) == []
 
+    def test_part_that_nobody_asked_for(self, server, cache):
+        url = server.add(f'/{NAME}', CONTENT, status=206)
+        assert 'sent a part of the file that nobody' in refusal(url, cache)
+        assert left_in(cache) == []
+
     def test_identity_in_capitals_is_not_compressed(self, server, cache):
         assert get(server.add('/a.pth', CONTENT, content_encoding='Identity'), cache)
 
