@@ -11,37 +11,12 @@ from gn_det.ops import triton_kernels as shared
 from gn_det.ops import triton_kernels_nchw as nchw
 from gn_det.ops import triton_kernels_nhwc as nhwc
 from gn_det.ops.layout import memory_format, to_format
+from gn_det.ops.limits import LIMITS, Limits
 
 # With TRITON_INTERPRET=1 the kernels run on the CPU, without a compiler or a GPU.
 INTERPRETED = not isinstance(shared.gn_bwd_dwdb_kernel, triton.JITFunction)
 INTERPRETER_SMS = 4
 _CONSTANTS_ARE_PASSED = tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 3)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The sizes every launch is derived from; chosen by arithmetic, not yet measured.
-
-    Elements of a tile that stays in registers: 32 a thread in 16 warps (twice as many
-    spill). Bytes in flight of a split tile: 64 a thread in 8 warps. Two such programs
-    fit on an SM; contiguous maps take four waves of them, as their group has few
-    partials to merge, channels-last maps one. A merge holds at most `merge` partials
-    at a time.
-    """
-
-    on_chip_fwd: int = 16384
-    on_chip_bwd: int = 16384
-    on_chip_small: int = 8192
-    on_chip_min: int = 2048
-    split_fwd_bytes: int = 16384
-    split_bwd: int = 4096
-    programs_per_sm: int = 2
-    waves_nchw: int = 4
-    piece_bytes: int = 128
-    merge: int = 1024
-
-
-LIMITS = Limits()
 
 
 @dataclass(frozen=True)

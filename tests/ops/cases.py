@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gn_det.ops import group_norm
 from gn_det.ops.layout import memory_format, strides_in
+from gn_det.ops.limits import Limits
 from gn_det.ops.reference import group_norm_bwd_ref, group_norm_ref
-from gn_det.ops.triton_launch import Limits
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
