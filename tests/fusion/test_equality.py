@@ -3,7 +3,10 @@
 Both round, at different places. So each is held against the stock model in float64, and
 the fused one may err twice as much as the stock one, plus a floor of about 8 ulp
 (float32) or one (bfloat16), per loss, gradient and output; and over all gradients
-together a tenth more. Images are small; channels, depth and heads are the real ones.
+together a tenth more. In bfloat16 the stock model's error in one gradient is a draw
+that other processors throw otherwise, up to fivefold in maps of a few pixels: there its
+worst in the same part of the model counts. Images are small; channels, depth and heads
+are the real ones.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+from collections import defaultdict
 from dataclasses import dataclass
 
 import pytest
@@ -114,11 +118,20 @@ def assert_as_exact(
     precision: str,
 ) -> None:
     assert ours.keys() == theirs.keys() == exact.keys()
+    stock_errs = defaultdict(float)
+    for name, value in exact.items():
+        part = part_of(name, precision)
+        stock_errs[part] = max(stock_errs[part], error(theirs[name], value))
     for name, value in exact.items():
         assert ours[name].dtype == theirs[name].dtype
         assert ours[name].shape == value.shape
-        reach = TIMES_STOCK * error(theirs[name], value) + FLOOR[precision]
+        reach = TIMES_STOCK * stock_errs[part_of(name, precision)] + FLOOR[precision]
         assert error(ours[name], value) <= reach, name
+
+
+def part_of(name: str, precision: str) -> str:
+    """`neck.fpn_convs` of `neck.fpn_convs.3.gn.bias`, in float32 the whole name."""
+    return '.'.join(name.split('.')[:2]) if precision == 'bf16' else name
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
