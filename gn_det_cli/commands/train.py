@@ -19,6 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'schedules counted in iterations',
     )
     parser.add_argument(
+        '--load-from',
+        metavar='NAME|CHECKPOINT',
+        help='start from the weights of a detector: a model of the zoo, whose weights '
+        'are downloaded, a file or an address; heads for other classes start anew. '
+        'load_from of a config is the same',
+    )
+    parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
@@ -37,6 +44,8 @@ def run(args: argparse.Namespace) -> None:
         from gn_det.workbench.runtime.arguments import run_config
         from gn_det.workbench.runtime.distributed import close_distributed
     cfg = run_config(args)
+    if args.load_from is not None:
+        cfg.load_from = args.load_from
     if args.amp:
         runner.enable_amp(cfg)
     if args.auto_scale_lr or (cfg.get('auto_scale_lr') or {}).get('enable', False):

@@ -74,7 +74,7 @@ def prepare_resume(cfg: Config) -> None:
         if not counted_up or content.get('message_hub') is None:
             raise UserError(
                 'holds no state of a run to go on from; to begin with its weights, '
-                f'leave --resume out and add --cfg-options load_from={cfg.load_from}'
+                f'leave --resume out and add --load-from {cfg.load_from}'
             )
         text = meta.get('cfg')
         changed = differences(cfg, parse_config(str(text or '')), _OF_TRAINING)

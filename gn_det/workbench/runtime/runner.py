@@ -45,7 +45,12 @@ from gn_det.workbench.runtime.resuming import (
     find_resume_checkpoint,
     seed_of,
 )
-from gn_det.workbench.runtime.saving import save_checkpoints_atomically
+from gn_det.workbench.runtime.saving import keep_best, save_checkpoints_atomically
+from gn_det.workbench.runtime.starting import (
+    StartHook,
+    fetch_start,
+    skip_pretrained_backbone,
+)
 from gn_det.workbench.runtime.stopping import (
     StopHook,
     Stopped,
@@ -213,6 +218,8 @@ def run_training(cfg: Config, verbose: bool = False) -> None:
     """
     enable_tensorboard(cfg)
     keep_scores(cfg, 'val')
+    keep_best(cfg)
+    fetch_start(cfg)
     checkpoints.prepare_resume(cfg)
     check_resumed_length(cfg)
     try:
@@ -247,12 +254,15 @@ def _train(runner: Runner) -> None:
         runner.dump_config()
         at_end.enter_context(report_at_end(runner.work_dir))
 
-    hooks = (ProgressHook(), ResumeHook(begin), StopHook(request))
+    hooks = (StartHook(), ProgressHook(), ResumeHook(begin), StopHook(request))
     for hook in hooks:
         runner.register_hook(hook)
     if load_from := runner.cfg.get('load_from'):
         exact = bool(runner.cfg.get('resume'))
         checkpoints.check_fit(runner.model, load_from, exact)
+        if not exact:
+            state = checkpoints.load_state_dict(load_from)
+            skip_pretrained_backbone(runner.model, state)
     with at_end, request.listening():
         runner.train()
 

@@ -1,4 +1,4 @@
-"""mmengine made to write its checkpoints whole, and to lose none for the next."""
+"""Which checkpoints of a training stay, each whole and none lost for the next."""
 
 from __future__ import annotations
 
@@ -6,9 +6,25 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
+from mmengine.config import Config
 from mmengine.fileio import LocalBackend, register_backend
 
 from gn_det.workbench.atomic_files import replacing
+from gn_det.workbench.inputs.building import type_name
+
+_KEPT = dict(save_best='auto', max_keep_ckpts=2)
+
+
+def keep_best(cfg: Config) -> None:
+    """Keep the best checkpoint and the last two where a config says nothing else.
+
+    The best (`best_*.pth`) is that of the highest first score of the validations, which
+    of COCO's is the AP of boxes.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint')
+    if hook and type_name(hook) == 'CheckpointHook':
+        for key, value in _KEPT.items():
+            hook.setdefault(key, value)
 
 
 class AtomicLocalBackend(LocalBackend):

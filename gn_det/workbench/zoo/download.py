@@ -97,6 +97,27 @@ def download(
     return target
 
 
+def download_checkpoint(name: str) -> Path:
+    """The weights of a model of the zoo as a checkpoint that mmdet loads.
+
+    Those of another project are converted, beside the file that was downloaded.
+
+    Raises:
+        UserError: as `download`, and if the conversion fails.
+    """
+    from gn_det.workbench.zoo.convert import convert_file
+    from gn_det.workbench.zoo.index import find
+
+    path = download(name)
+    weights = find(name).weights
+    if not weights.needs_conversion:
+        return path
+    converted = path.with_name(f'{path.stem}.{file_digest(path)[:8]}.mmdet.pth')
+    if not converted.is_file():
+        convert_file(path, converted, weights.format)
+    return converted
+
+
 def download_all(
     sources: Sequence[str], dest: str | Path | None = None, **options: Any
 ) -> Iterator[Path]:

@@ -173,7 +173,7 @@ class TestGoingOn:
     def test_weights_alone_are_no_run(self, cfg):
         save(Path(cfg.load_from))
         with pytest.raises(
-            UserError, match=r'no state of a run .* load_from=\S+a\.pth'
+            UserError, match=r'no state of a run .* --load-from \S+a\.pth'
         ):
             prepare_resume(cfg)
 
