@@ -106,8 +106,11 @@ def welford_update(x, mask, mean, M2, step):
 def lane_counts(HW, start, TILES, BLOCK_HW: tl.constexpr):
     """How many of TILES tiles from `start` hold a position < HW, for each lane."""
     o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
-    tiles = (HW - start - o_hw + BLOCK_HW - 1) // BLOCK_HW
-    return tl.minimum(tl.maximum(tiles, 0), TILES).to(tl.float32)
+    # In scalars but for one comparison a lane.
+    positions = tl.minimum(tl.maximum(HW - start, 0), TILES * BLOCK_HW)
+    whole = positions // BLOCK_HW
+    rest = positions - whole * BLOCK_HW
+    return tl.where(o_hw < rest, (whole + 1).to(tl.float32), whole.to(tl.float32))
 
 
 @triton.jit
