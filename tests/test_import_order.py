@@ -23,6 +23,7 @@ ORDERS = {
         'datasets',
         'inputs',
         'zoo',
+        'own_data',
         'evaluation',
         'report',
         'inference',

@@ -55,7 +55,7 @@ def check_data(cfg: Config, splits: Iterable[str]) -> list[str]:
         loader = cfg.get(f'{split}_dataloader')
         if loader is None:
             continue
-        kinds = _kinds(cfg, split)
+        kinds = asked_kinds(cfg, split)
         with_truth = needs_truth(cfg, split)
         where = f'{split}_dataloader'
         for dataset in leaf_datasets(loader.dataset):
@@ -153,7 +153,7 @@ def image_folder(dataset: ConfigDict) -> str:
     return os.path.join(dataset.get('data_root') or '', prefix)
 
 
-def _kinds(cfg: Config, split: str) -> list[str]:
+def asked_kinds(cfg: Config, split: str) -> list[str]:
     """`'segm'` where masks are loaded or evaluated, and always `'bbox'`."""
     metrics = [evaluator.get('metric') or () for evaluator in evaluators(cfg, split)]
     asked = {

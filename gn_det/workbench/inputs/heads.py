@@ -22,7 +22,7 @@ def check_heads(cfg: Config, classes: Sequence[str], where: str) -> None:
     Raises:
         UserError: naming the first head that does not.
     """
-    for place, count in _heads(cfg.get('model'), 'model'):
+    for place, count in class_heads(cfg.get('model'), 'model'):
         if count != len(classes):
             raise UserError(
                 f'{place}.num_classes is {count}, and {where} has {len(classes)} '
@@ -31,7 +31,8 @@ def check_heads(cfg: Config, classes: Sequence[str], where: str) -> None:
             )
 
 
-def _heads(part: Any, place: str) -> Iterator[tuple[str, Any]]:
+def class_heads(part: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Where in a model's config the heads for the classes stand, and their number."""
     if isinstance(part, Mapping):
         # The heads of a cascade stand in a list: their name is the last but one.
         is_head = any(name.endswith('_head') for name in place.split('.')[-2:])
@@ -41,10 +42,10 @@ def _heads(part: Any, place: str) -> Iterator[tuple[str, Any]]:
                 yield place, count
         for name, item in part.items():
             if name not in _OTHER_CLASSES:
-                yield from _heads(item, f'{place}.{name}')
+                yield from class_heads(item, f'{place}.{name}')
     elif isinstance(part, list | tuple):
         for number, item in enumerate(part):
-            yield from _heads(item, f'{place}.{number}')
+            yield from class_heads(item, f'{place}.{number}')
 
 
 def _default(kind: str | type) -> int | None:

@@ -1,0 +1,97 @@
+"""How long to fine-tune on a set of a size, and how the rate moves in that time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from gn_det.workbench.inputs.building import type_name
+
+# A rule of thumb: as many images as 1500 iterations of 16, in COCO's 12 epochs or more.
+_IMAGES, _LEAST, _MOST = 24_000, 12, 100
+_VALIDATIONS = 20
+# Of a training, and at most so many iterations of one process.
+_WARM_UP_SHARE, _WARM_UP_ITERATIONS = 0.1, 500
+# Where the rate drops, as in COCO's 1x and 2x, for bases that have no drops.
+_DROPS = (2 / 3, 11 / 12)
+
+
+def epochs_for(images: int) -> int:
+    """How many epochs a set of so many images is trained for, unless somebody says."""
+    return min(max(round(_IMAGES / images), _LEAST), _MOST)
+
+
+def schedule_lines(base: Config, epochs: int, epoch_iterations: int) -> list[str]:
+    """The lines of a config that set its length; all but the first follow from it.
+
+    Warm-up, drops or cosine are those of the base, at the same shares of the training.
+
+    Args:
+        base: the config that is written over.
+        epochs: how many.
+        epoch_iterations: of one process.
+    """
+    schedulers = base.get('param_scheduler') or []
+    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+    by_type = {type_name(one): one for one in schedulers}
+    start = by_type.get('LinearLR', {}).get('start_factor', 0.001)
+    most = round(max(_WARM_UP_ITERATIONS / epoch_iterations, 0.001), 3)
+    interval = max(1, epochs // _VALIDATIONS)
+    counted = 'max_iters' in base.train_cfg
+    loop = "_delete_=True, type='EpochBasedTrainLoop', " if counted else ''
+    by_epoch = 'by_epoch=True, ' if counted else ''
+    return [
+        f'max_epochs = {epochs}',
+        f'# In epochs; {_WARM_UP_ITERATIONS} iterations of one process at most.',
+        f'warm_up = min({_WARM_UP_SHARE} * max_epochs, {most})',
+        f'train_cfg = dict({loop}max_epochs=max_epochs, val_interval={interval})',
+        'param_scheduler = [',
+        '    dict(',
+        f"        type='LinearLR', start_factor={start}, begin=0, end=warm_up,",
+        '        by_epoch=True, convert_to_iter_based=True,',
+        '    ),',
+        *_main(by_type),
+        ']',
+        'default_hooks = dict(',
+        f'    checkpoint=dict({by_epoch}interval={interval}, '
+        "save_best='auto', max_keep_ckpts=2),",
+        *(['    logger=dict(log_metric_by_epoch=True),'] if counted else []),
+        ')',
+        *(['log_processor = dict(by_epoch=True)'] if counted else []),
+        _scaling(base),
+    ]
+
+
+def _main(by_type: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    cosine = by_type.get('CosineAnnealingLR')
+    if cosine is not None:
+        lowest = ''.join(
+            f', {key}={cosine[key]}'
+            for key in ('eta_min', 'eta_min_ratio')
+            if cosine.get(key)
+        )
+        return [
+            '    dict(',
+            f"        type='CosineAnnealingLR', T_max=max_epochs{lowest}, begin=0,",
+            '        end=max_epochs, by_epoch=True, convert_to_iter_based=True,',
+            '    ),',
+        ]
+    steps = by_type.get('MultiStepLR', {})
+    end, drops = steps.get('end'), steps.get('milestones', ())
+    shares: Sequence[float] = [drop / end for drop in drops] if end else _DROPS
+    listed = ', '.join(f'round({share:.3g} * max_epochs)' for share in shares)
+    return [
+        '    dict(',
+        f"        type='MultiStepLR', gamma={steps.get('gamma', 0.1)}, by_epoch=True,",
+        '        begin=0, end=max_epochs,',
+        f'        milestones=[{listed}],',
+        '    ),',
+    ]
+
+
+def _scaling(base: Config) -> str:
+    known = 'base_batch_size' in (base.get('auto_scale_lr') or {})
+    size = '' if known else ', base_batch_size=16'
+    return f'auto_scale_lr = dict(enable=True{size})'
