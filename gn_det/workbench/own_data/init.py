@@ -133,7 +133,7 @@ def write_config(
             f'no validation set: {len(parts["val"]["images"])} images are held out '
             f'({beside["train"]}, {beside["val"]})'
         )
-    yield f'starts from {start or "what the base starts from"}'
+    yield f'starts from {start or "the backbone of the base, which has no weights"}'
     verb = 'replaced' if replaced else 'wrote'
     yield f'{verb} {target}: {epochs} epochs of {per_epoch} iterations in one process'
 

@@ -40,18 +40,20 @@ def schedule_lines(base: Config, epochs: int, epoch_iterations: int) -> list[str
     most = round(max(_WARM_UP_ITERATIONS / epoch_iterations, 0.001), 3)
     interval = max(1, epochs // _VALIDATIONS)
     counted = 'max_iters' in base.train_cfg
-    loop = "_delete_=True, type='EpochBasedTrainLoop', " if counted else ''
     by_epoch = 'by_epoch=True, ' if counted else ''
     return [
         f'max_epochs = {epochs}',
         f'# In epochs; {_WARM_UP_ITERATIONS} iterations of one process at most.',
         f'warm_up = min({_WARM_UP_SHARE} * max_epochs, {most})',
-        f'train_cfg = dict({loop}max_epochs=max_epochs, val_interval={interval})',
+        *_loop(counted, interval),
         'param_scheduler = [',
-        '    dict(',
-        f"        type='LinearLR', start_factor={start}, begin=0, end=warm_up,",
-        '        by_epoch=True, convert_to_iter_based=True,',
-        '    ),',
+        *_scheduler(
+            'LinearLR',
+            start_factor=start,
+            end='warm_up',
+            by_epoch=True,
+            convert_to_iter_based=True,
+        ),
         *_main(by_type),
         ']',
         'default_hooks = dict(',
@@ -67,28 +69,44 @@ def schedule_lines(base: Config, epochs: int, epoch_iterations: int) -> list[str
 def _main(by_type: Mapping[str, Mapping[str, Any]]) -> list[str]:
     cosine = by_type.get('CosineAnnealingLR')
     if cosine is not None:
-        lowest = ''.join(
-            f', {key}={cosine[key]}'
-            for key in ('eta_min', 'eta_min_ratio')
-            if cosine.get(key)
+        lowest = {
+            key: cosine[key] for key in ('eta_min', 'eta_min_ratio') if cosine.get(key)
+        }
+        return _scheduler(
+            'CosineAnnealingLR',
+            T_max='max_epochs',
+            **lowest,
+            end='max_epochs',
+            by_epoch=True,
+            convert_to_iter_based=True,
         )
-        return [
-            '    dict(',
-            f"        type='CosineAnnealingLR', T_max=max_epochs{lowest}, begin=0,",
-            '        end=max_epochs, by_epoch=True, convert_to_iter_based=True,',
-            '    ),',
-        ]
     steps = by_type.get('MultiStepLR', {})
     end, drops = steps.get('end'), steps.get('milestones', ())
     shares: Sequence[float] = [drop / end for drop in drops] if end else _DROPS
     listed = ', '.join(f'round({share:.3g} * max_epochs)' for share in shares)
+    return _scheduler(
+        'MultiStepLR',
+        gamma=steps.get('gamma', 0.1),
+        milestones=f'[{listed}]',
+        end='max_epochs',
+        by_epoch=True,
+    )
+
+
+def _loop(counted: bool, interval: int) -> list[str]:
+    settings = f'max_epochs=max_epochs, val_interval={interval}'
+    if not counted:
+        return [f'train_cfg = dict({settings})']
     return [
-        '    dict(',
-        f"        type='MultiStepLR', gamma={steps.get('gamma', 0.1)}, by_epoch=True,",
-        '        begin=0, end=max_epochs,',
-        f'        milestones=[{listed}],',
-        '    ),',
+        'train_cfg = dict(',
+        f"    _delete_=True, type='EpochBasedTrainLoop', {settings}",
+        ')',
     ]
+
+
+def _scheduler(kind: str, **settings: object) -> list[str]:
+    lines = [f"type='{kind}'", *(f'{key}={value}' for key, value in settings.items())]
+    return ['    dict(', *(f'        {line},' for line in lines), '    ),']
 
 
 def _scaling(base: Config) -> str:
