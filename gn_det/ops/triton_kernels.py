@@ -122,13 +122,13 @@ def load_moments(
     HW,
     TILES,
     SPLITS,
-    D: tl.constexpr,
+    D,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
     """Count, mean and M2 of BLOCK_P partials from p0 of groups o_group."""
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
     o_p = p0 + tl.arange(0, BLOCK_P)  # [BLOCK_P]
     chunk = TILES * BLOCK_HW
     positions = tl.minimum(HW - (o_p % SPLITS) * chunk, chunk)
@@ -149,7 +149,7 @@ def combine_moments(
     HW,
     TILES,
     SPLITS,
-    D: tl.constexpr,
+    D,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -216,19 +216,21 @@ def combine_sums(
     return tl.sum(sum1, axis=1), tl.sum(sum2, axis=1)  # [GROUPS]
 
 
-@triton.jit(do_not_specialize=['ROWS'])
+@triton.jit(do_not_specialize=['ROWS', 'C_UNITS'])
 def gn_bwd_dwdb_kernel(
     p_sums,
     p_dweight,
     p_dbias,
     ROWS,
-    C: tl.constexpr,
+    C_UNITS,
+    VEC: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):
     """One program sums the rows of BLOCK_C channels of sums (2, ROWS, C)."""
+    C = C_UNITS * VEC
     o_c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)  # [BLOCK_C]
     o_r = tl.arange(0, BLOCK_R)  # [BLOCK_R]
     p_s1 = p_sums + o_r[:, None] * C + o_c[None, :]

@@ -22,7 +22,7 @@ from gn_det.ops.triton_kernels import (
 )
 
 
-@triton.jit(do_not_specialize=['HW_UNITS'])
+@triton.jit(do_not_specialize=['L_UNITS', 'D', 'G'])
 def gn_fwd_kernel(
     p_x,
     p_weight,
@@ -31,10 +31,10 @@ def gn_fwd_kernel(
     p_y,
     p_mean,
     p_rstd,
-    HW_UNITS,
     eps,
-    G: tl.constexpr,
-    D: tl.constexpr,
+    L_UNITS,
+    D,
+    G,
     VEC: tl.constexpr,
     BLOCK_L: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
@@ -44,8 +44,8 @@ def gn_fwd_kernel(
 ):
     """One program normalises one (n, g): L = D * HW contiguous elements, read once."""
     i_group = tl.program_id(0)
-    HW = HW_UNITS * VEC
-    L = HW * D
+    L = L_UNITS * VEC
+    HW = L // D
     o_l = tl.arange(0, BLOCK_L)  # [BLOCK_L]
     m_l = o_l < L
     o_x = i_group.to(tl.int64) * L
@@ -66,20 +66,20 @@ def gn_fwd_kernel(
     tl.store(p_y + o_x + o_l, activate(z, ACTIVATION), mask=m_l)
 
 
-@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS'])
+@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'D'])
 def gn_stats_partial_kernel(
     p_x,
     p_part,
     HW_UNITS,
     TILES,
     SPLITS,
-    D: tl.constexpr,
+    D,
     VEC: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
 ):
     """One program: mean and M2 of BLOCK_D rows of a group over TILES tiles of HW."""
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
     pid = tl.program_id(0)
     HW = HW_UNITS * VEC
     i_rows = pid // SPLITS
@@ -105,7 +105,7 @@ def gn_stats_partial_kernel(
     tl.store(p_part + pid.to(tl.int64) * 2 + 1, M2)
 
 
-@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS'])
+@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'D', 'G'])
 def gn_apply_kernel(
     p_x,
     p_weight,
@@ -115,12 +115,12 @@ def gn_apply_kernel(
     p_mean,
     p_rstd,
     p_part,
+    eps,
     HW_UNITS,
     TILES,
     SPLITS,
-    eps,
-    G: tl.constexpr,
-    D: tl.constexpr,
+    D,
+    G,
     VEC: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -131,7 +131,7 @@ def gn_apply_kernel(
     ACTIVATION: tl.constexpr,
 ):
     """One program merges its group's partials, then normalises the same slice."""
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
     pid = tl.program_id(0)
     HW = HW_UNITS * VEC
     i_rows = pid // SPLITS
@@ -178,7 +178,7 @@ def gn_apply_kernel(
         o_x += BLOCK_HW
 
 
-@triton.jit(do_not_specialize=['HW_UNITS', 'ROWS'])
+@triton.jit(do_not_specialize=['HW_UNITS', 'ROWS', 'D', 'G'])
 def gn_bwd_kernel(
     p_dy,
     p_x,
@@ -192,8 +192,8 @@ def gn_bwd_kernel(
     p_sums,
     HW_UNITS,
     ROWS,
-    G: tl.constexpr,
-    D: tl.constexpr,
+    D,
+    G,
     VEC: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -246,7 +246,7 @@ def gn_bwd_kernel(
     tl.store(p_dx + o_x + o_tile, dx, mask=mask)
 
 
-@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'ROWS'])
+@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'ROWS', 'D', 'G'])
 def gn_bwd_partial_kernel(
     p_dy,
     p_x,
@@ -262,8 +262,8 @@ def gn_bwd_partial_kernel(
     TILES,
     SPLITS,
     ROWS,
-    G: tl.constexpr,
-    D: tl.constexpr,
+    D,
+    G,
     VEC: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -274,7 +274,7 @@ def gn_bwd_partial_kernel(
     STORE_SUMS: tl.constexpr,
 ):
     """One program: channel sums and weighted group sums of BLOCK_D rows over TILES."""
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
     pid = tl.program_id(0)
     HW = HW_UNITS * VEC
     i_rows = pid // SPLITS
@@ -324,7 +324,7 @@ def gn_bwd_partial_kernel(
     tl.store(p_part + pid.to(tl.int64) * 2 + 1, tl.sum(weight * sum2))
 
 
-@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS'])
+@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'D', 'G'])
 def gn_bwd_dx_kernel(
     p_dy,
     p_x,
@@ -337,8 +337,8 @@ def gn_bwd_dx_kernel(
     HW_UNITS,
     TILES,
     SPLITS,
-    G: tl.constexpr,
-    D: tl.constexpr,
+    D,
+    G,
     VEC: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -348,7 +348,7 @@ def gn_bwd_dx_kernel(
     ACTIVATION: tl.constexpr,
 ):
     """One program merges its group's sums, then writes dx of the same slice."""
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
     pid = tl.program_id(0)
     HW = HW_UNITS * VEC
     i_rows = pid // SPLITS

@@ -48,7 +48,7 @@ class LaunchConfig:
     HW: int
     G: int
     channels_last: bool
-    VEC: int
+    vector: int
     fwd: Tile
     bwd: Tile
     bwd_sums: Tile
@@ -80,16 +80,16 @@ class LaunchConfig:
             HW=HW,
             G=G,
             channels_last=channels_last,
-            VEC=min(HW & -HW, 16 // itemsize),
+            vector=16 // itemsize,
             fwd=on_chip(task, forward=True) or split(task, forward=True),
             bwd=on_chip(task, forward=False) or bwd_split,
             bwd_sums=bwd_split,
         )
 
     @property
-    def HW_arg(self) -> int:
-        """HW as the kernels take it."""
-        return self.HW if self.channels_last else self.HW // self.VEC
+    def VEC(self) -> int:
+        """Elements of a contiguous map's rows that move together."""
+        return min(self.HW & -self.HW, self.vector)
 
     def sum_rows(self, tile: Tile) -> int:
         """Rows of the buffer of channel sums: one per sample and split."""
@@ -160,6 +160,9 @@ def _split_tile(
     tiles = triton.cdiv(task.HW, BLOCK_HW)
     steps = min(tiles, max(1, round(tiles * rows / programs)))
     splits = triton.cdiv(tiles, steps)
+    # Not from the splits at hand: a kernel for each size of map would have to be
+    # compiled. The merge is a loop, and these are about as many as there ever are.
+    partials = pieces * triton.cdiv(programs, rows)
     per_thread = task.split_elements(forward) // 256
     return Tile(
         on_chip=False,
@@ -171,7 +174,7 @@ def _split_tile(
         splits=splits,
         steps=steps,
         partials=pieces * splits,
-        BLOCK_P=min(merge, triton.next_power_of_2(pieces * splits)),
+        BLOCK_P=min(merge, triton.next_power_of_2(partials)),
     )
 
 
@@ -190,14 +193,17 @@ def _on_chip_nchw(task: _Task, forward: bool) -> Tile | None:
 
 def _split_nchw(task: _Task, forward: bool) -> Tile:
     elements = task.split_elements(forward)
-    # The widest row that wastes at most a quarter of the lanes at the end of HW.
-    BLOCK_HW = min(elements, triton.next_power_of_2(task.HW))
-    while BLOCK_HW > 64 and triton.cdiv(task.HW, BLOCK_HW) * BLOCK_HW > 1.25 * task.HW:
-        BLOCK_HW //= 2
     groups = task.N * task.G
-    BLOCK_D = min(triton.next_power_of_2(task.D), elements // BLOCK_HW)
-    while BLOCK_D > 1 and groups * triton.cdiv(task.D, BLOCK_D) < task.one_wave:
-        BLOCK_D //= 2
+    BLOCK_D = min(8, triton.next_power_of_2(task.D))
+    BLOCK_HW = elements // BLOCK_D
+    tiles = triton.cdiv(task.HW, BLOCK_HW)
+    programs = groups * triton.cdiv(task.D, BLOCK_D) * tiles
+    # Two shapes serve nearly all maps, so that few kernels have to be compiled: a small
+    # one where the other leaves SMs idle, or lanes at the end of HW.
+    if programs < 2 * task.one_wave or tiles * BLOCK_HW > 1.25 * task.HW:
+        elements //= 4
+        BLOCK_HW = min(BLOCK_HW // 4, triton.next_power_of_2(task.HW))
+        BLOCK_D = min(triton.next_power_of_2(task.D), elements // BLOCK_HW)
     pieces = triton.cdiv(task.D, BLOCK_D)
     return _split_tile(
         task,
@@ -260,7 +266,9 @@ def _split_nhwc(task: _Task, forward: bool) -> Tile:
 
 
 class Launch:
-    """One kernel bound to its grid and constants; called with the run-time arguments.
+    """One kernel bound to its grid, sizes and constants; called with what is left.
+
+    That is its pointers, and eps where it takes one.
 
     The first call whose pointers are all 16-byte `aligned` goes through Triton's
     argument analysis; later ones call the compiled kernel directly, which is valid
@@ -269,25 +277,32 @@ class Launch:
     constants; there every call is analysed.
     """
 
-    __slots__ = ('_compiled', '_constants', 'constexprs', 'grid', 'kernel', 'options')
+    __slots__ = ('_compiled', '_rest', 'constexprs', 'grid', 'kernel', 'options')
 
-    def __init__(self, kernel, programs: int, num_warps: int, **constexprs):
+    def __init__(
+        self,
+        kernel,
+        programs: int,
+        num_warps: int,
+        scalars: dict[str, int],
+        **constexprs,
+    ):
         self.kernel = kernel
         self.grid = (programs, 1, 1)
         # Triton is about to change the default of fp fusion; the kernels want it.
         self.options = {'num_warps': num_warps, 'enable_fp_fusion': True}
-        # In the order of the kernel's parameters; constants it does not take drop out.
-        self.constexprs = {
-            name: constexprs[name] for name in kernel.arg_names if name in constexprs
-        }
-        self._constants = tuple(self.constexprs.values())
+        # In the order of the kernel's parameters; what it does not take drops out.
+        names = kernel.arg_names
+        self.constexprs = {n: constexprs[n] for n in names if n in constexprs}
+        known = {**scalars, **constexprs}
+        self._rest = tuple(known[name] for name in names if name in known)
         self._compiled = None
 
-    def __call__(self, aligned: bool, *args: Tensor | int | float) -> None:
+    def __call__(self, aligned: bool, *args: Tensor | float) -> None:
         if aligned and self._compiled is not None:
-            self._compiled(*args, *self._constants)
+            self._compiled(*args, *self._rest)
             return
-        compiled = self.kernel[self.grid](*args, **self.constexprs, **self.options)
+        compiled = self.kernel[self.grid](*args, *self._rest, **self.options)
         if aligned and compiled is not None and _CONSTANTS_ARE_PASSED:
             self._compiled = compiled[self.grid]
 
@@ -296,13 +311,12 @@ class Launch:
 class FwdPlan:
     """The forward launches of one configuration: on chip, or partials then apply.
 
-    `scalars` follow the pointers of every launch, `part` is the shape of the partials.
+    `part` is the shape of the partials.
     """
 
     config: LaunchConfig
     stats: Launch | None
     apply: Launch
-    scalars: tuple[int, ...]
     part: tuple[int, ...]
 
 
@@ -310,8 +324,7 @@ class FwdPlan:
 class BwdPlan:
     """The backward launches: on chip or partials then dx, and dweight/dbias.
 
-    `scalars` follow the pointers of `sums` and `dx`, `part` is the shape of the
-    partials. The channel sums have `rows` rows.
+    `part` is the shape of the partials. The channel sums have `rows` rows.
     """
 
     config: LaunchConfig
@@ -319,7 +332,6 @@ class BwdPlan:
     sums: Launch
     dx: Launch | None
     dwdb: Launch | None
-    scalars: tuple[int, ...]
     part: tuple[int, ...]
     rows: int
 
@@ -334,7 +346,7 @@ def plan_fwd(
 ) -> FwdPlan:
     """Binds the forward kernels to a configuration."""
     tile = config.fwd
-    sizes = _sizes(config, tile)
+    scalars, sizes = _sizes(config, tile)
     flags = {
         'HAS_WEIGHT': weight,
         'HAS_BIAS': bias,
@@ -345,9 +357,13 @@ def plan_fwd(
     if tile.on_chip:
         kernel = nhwc.gn_fwd_nhwc_kernel if config.channels_last else nchw.gn_fwd_kernel
         if not config.channels_last:
-            sizes['BLOCK_L'] = sizes['BLOCK_HW']
-        launch = Launch(kernel, tile.programs, warps, **sizes, **flags)
-        return FwdPlan(config, None, launch, *_run_time(config, tile))
+            # A group is one range, mostly better aligned than its rows.
+            L = config.C // config.G * config.HW
+            VEC = min(L & -L, config.vector)
+            scalars['L_UNITS'] = L // VEC
+            sizes.update(BLOCK_L=tile.BLOCK_HW, VEC=VEC)
+        launch = Launch(kernel, tile.programs, warps, scalars, **sizes, **flags)
+        return FwdPlan(config, None, launch, ())
     if config.channels_last:
         stats, apply = nhwc.gn_stats_partial_nhwc_kernel, nhwc.gn_apply_nhwc_kernel
     else:
@@ -355,9 +371,9 @@ def plan_fwd(
     apply_sizes = {**sizes, 'BLOCK_P': tile.BLOCK_P}
     return FwdPlan(
         config,
-        Launch(stats, tile.programs, warps, **sizes),
-        Launch(apply, tile.programs, warps, **apply_sizes, **flags),
-        *_run_time(config, tile),
+        Launch(stats, tile.programs, warps, scalars, **sizes),
+        Launch(apply, tile.programs, warps, scalars, **apply_sizes, **flags),
+        _part(config, tile),
     )
 
 
@@ -374,7 +390,7 @@ def plan_bwd(
 ) -> BwdPlan:
     """Binds the backward kernels; `kept` means an activation behind a residual."""
     tile = config.bwd if need_dx else config.bwd_sums
-    sizes = _sizes(config, tile)
+    scalars, sizes = _sizes(config, tile)
     store_sums = need_dweight or need_dbias
     affine = {'HAS_WEIGHT': weight, 'HAS_BIAS': bias}
     flags = {
@@ -386,7 +402,7 @@ def plan_bwd(
     kernels = nhwc if config.channels_last else nchw
     suffix = '_nhwc_kernel' if config.channels_last else '_kernel'
     first = getattr(kernels, ('gn_bwd' if tile.on_chip else 'gn_bwd_partial') + suffix)
-    sums = Launch(first, tile.programs, tile.num_warps, **sizes, **flags)
+    sums = Launch(first, tile.programs, tile.num_warps, scalars, **sizes, **flags)
     dx = None
     if need_dx and not tile.on_chip:
         # Behind a residual this kernel reads the dz that the first wrote as dresidual.
@@ -394,45 +410,55 @@ def plan_bwd(
             getattr(kernels, 'gn_bwd_dx' + suffix),
             tile.programs,
             tile.num_warps,
+            scalars,
             **sizes,
             **affine,
             BLOCK_P=tile.BLOCK_P,
             ACTIVATION=None if kept else activation,
         )
     dwdb = None
-    rows = config.sum_rows(tile)
     if store_sums:
         BLOCK_C = 8  # one 32-byte sector, so that narrow layers fill several SMs
+        VEC = min(config.C & -config.C, 4)
         dwdb = Launch(
             shared.gn_bwd_dwdb_kernel,
             triton.cdiv(config.C, BLOCK_C),
             4,
-            C=config.C,
-            BLOCK_R=min(128, triton.next_power_of_2(rows)),
+            {'ROWS': scalars['ROWS'], 'C_UNITS': config.C // VEC},
+            VEC=VEC,
+            BLOCK_R=128,
             BLOCK_C=BLOCK_C,
             HAS_WEIGHT=need_dweight,
             HAS_BIAS=need_dbias,
         )
-    return BwdPlan(config, tile, sums, dx, dwdb, *_run_time(config, tile), rows)
+    part = _part(config, tile)
+    return BwdPlan(config, tile, sums, dx, dwdb, part, scalars['ROWS'])
 
 
-def _run_time(
-    config: LaunchConfig, tile: Tile
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The scalars of the launches of a tile, and the shape of its partials."""
-    scalars: tuple[int, ...] = (config.HW_arg,)
-    if not tile.on_chip:
-        scalars += (tile.steps, tile.splits)
-    return scalars, (config.N, config.G, tile.partials, 2)
+def _part(config: LaunchConfig, tile: Tile) -> tuple[int, ...]:
+    """The shape of the partials."""
+    return (config.N, config.G, tile.partials, 2)
 
 
-def _sizes(config: LaunchConfig, tile: Tile) -> dict[str, int]:
-    sizes = {'D': config.C // config.G}
+def _sizes(config: LaunchConfig, tile: Tile) -> tuple[dict[str, int], dict[str, int]]:
+    """Sizes of a tile's launches, by name: run-time arguments, and constants.
+
+    What the compiler has no use for is an argument: a kernel then serves many layers.
+    """
+    scalars = {
+        'TILES': tile.steps,
+        'SPLITS': tile.splits,
+        'ROWS': config.sum_rows(tile),
+    }
+    constants = {'BLOCK_D': tile.BLOCK_D, 'BLOCK_HW': tile.BLOCK_HW}
+    D = config.C // config.G
     if config.channels_last:
-        sizes.update(C=config.C, BLOCK_C=tile.BLOCK_C)
+        scalars['HW'] = config.HW
+        constants.update(C=config.C, D=D, BLOCK_C=tile.BLOCK_C)
     else:
-        sizes.update(G=config.G, VEC=config.VEC)
-    return {**sizes, 'BLOCK_D': tile.BLOCK_D, 'BLOCK_HW': tile.BLOCK_HW}
+        scalars.update(HW_UNITS=config.HW // config.VEC, D=D, G=config.G)
+        constants['VEC'] = config.VEC
+    return scalars, constants
 
 
 def _config(
@@ -568,11 +594,11 @@ def group_norm_fwd(
     )
     pointers = (x, weight, bias, residual, y, mean, rstd)
     if plan.stats is None:
-        plan.apply(aligned, *pointers, *plan.scalars, eps)
+        plan.apply(aligned, *pointers, eps)
         return y, mean, rstd
     part = _empty(mean, plan.part)
-    plan.stats(aligned, x, part, *plan.scalars)
-    plan.apply(aligned, *pointers, part, *plan.scalars, eps)
+    plan.stats(aligned, x, part)
+    plan.apply(aligned, *pointers, part, eps)
     return y, mean, rstd
 
 
@@ -650,21 +676,20 @@ def group_norm_bwd(
         | rstd.data_ptr()
     )
     dz = x if dresidual is None else dresidual
-    rows = plan.rows
-    sums = x if plan.dwdb is None else _empty(mean, (2, rows, shape[1]))
+    sums = x if plan.dwdb is None else _empty(mean, (2, plan.rows, shape[1]))
     inputs = (dy, x, kept, weight, bias, mean, rstd)
     if plan.tile.on_chip:
-        plan.sums(aligned, *inputs, dx, dz, sums, *plan.scalars, rows)
+        plan.sums(aligned, *inputs, dx, dz, sums)
     else:
         part = _empty(mean, plan.part)
-        plan.sums(aligned, *inputs, dz, sums, part, *plan.scalars, rows)
+        plan.sums(aligned, *inputs, dz, sums, part)
         if plan.dx is not None:
             dz = dy if dresidual is None else dresidual
-            plan.dx(aligned, dz, x, weight, bias, mean, rstd, dx, part, *plan.scalars)
+            plan.dx(aligned, dz, x, weight, bias, mean, rstd, dx, part)
     if plan.dwdb is not None:
         p_dweight = x if dweight is None else dweight
         p_dbias = x if dbias is None else dbias
-        plan.dwdb(aligned, sums, p_dweight, p_dbias, rows)
+        plan.dwdb(aligned, sums, p_dweight, p_dbias)
     return dx, dweight, dbias, dresidual
 
 

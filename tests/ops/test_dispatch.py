@@ -280,19 +280,20 @@ class FakeKernel:
 
 def test_launch_reuses_the_compiled_kernel_for_aligned_pointers():
     kernel = FakeKernel()
-    launch = triton_launch.Launch(kernel, 7, 4, BLOCK=32, C=8, UNUSED=1)
+    scalars = {'C': 8, 'HW': 9, 'NOT_TAKEN': 1}
+    launch = triton_launch.Launch(kernel, 7, 4, scalars, BLOCK=32, UNUSED=1)
     x = torch.empty(64)
-    launch(False, x[1:], x, 9)
-    launch(True, x, x, 9)
-    launch(True, x, x, 10)
-    launch(False, x, x[1:], 10)
+    launch(False, x[1:], x)
+    launch(True, x, x)
+    launch(True, x, x)
+    launch(False, x, x[1:])
     kinds = [call[0] for call in kernel.calls]
     assert kinds == ['analysed', 'analysed', 'direct', 'analysed']
     assert all(call[1] == (7, 1, 1) for call in kernel.calls)
     assert kernel.calls[0][3]['num_warps'] == 4
     direct = kernel.calls[2][2]
     # Every parameter in the kernel's own order, constants last.
-    assert direct[2:] == (10, 8, 32)
+    assert direct[2:] == (9, 8, 32)
 
 
 @pytest.mark.parametrize('channels_last', [False, True], ids=['nchw', 'nhwc'])
@@ -394,16 +395,15 @@ def test_plans_are_made_once_per_shape():
     assert (info.misses, info.hits) == (1, 2)
 
 
-def test_constants_follow_the_arguments_in_every_kernel():
-    """Launch passes run-time arguments first and constants after them."""
+def test_arguments_come_in_the_order_in_which_launch_passes_them():
+    """Pointers and eps, sizes that are arguments, constants."""
     for module in (triton_launch.shared, triton_launch.nchw, triton_launch.nhwc):
         for name, kernel in vars(module).items():
             if not (name.startswith('gn_') and name.endswith('_kernel')):
                 continue
-            constants = [argument.isupper() for argument in kernel.arg_names]
-            runtime = {'HW', 'HW_UNITS', 'TILES', 'SPLITS', 'ROWS'}
-            constants = [
-                constant and argument not in runtime
-                for constant, argument in zip(constants, kernel.arg_names, strict=True)
+            constants = kernel.fn.__annotations__
+            ranks = [
+                argument.isupper() + (argument in constants)
+                for argument in kernel.arg_names
             ]
-            assert constants == sorted(constants), name
+            assert ranks == sorted(ranks), name
