@@ -1,8 +1,10 @@
 """Group Norm kernels for channels-last maps (N, HW, C), channels contiguous.
 
-A program owns a column block of BLOCK_C channels: BLOCK_C / BLOCK_D whole groups, each
-padded to BLOCK_D = next power of two of D, or, where D > BLOCK_D, one of the CB pieces
-of a single group.
+A group of D channels has CB pieces of BLOCK_D channels, in the on-chip kernels one that
+holds it whole. A program owns a column block of BLOCK_C / BLOCK_D pieces, which may be
+of several groups. Where BLOCK_D divides D the pieces are `DENSE`: a block's channels
+are adjacent; else the last piece of a group is padded. C arrives as C_UNITS * VEC, VEC
+a power of two, so that the compiler knows the alignment of every position.
 """
 
 import triton
@@ -24,58 +26,59 @@ from gn_det.ops.triton_kernels import (
 @triton.jit
 def column_block(
     i_block,
-    C: tl.constexpr,
-    D: tl.constexpr,
+    C,
+    D,
+    CB,
+    DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """Channels and mask of one column block, and its groups and their mask."""
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
-    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
-    G: tl.constexpr = C // D
+    """Channels and mask of one column block; group, number in it and mask of pieces."""
+    PIECES: tl.constexpr = BLOCK_C // BLOCK_D
+    G = C // D
     o_j = tl.arange(0, BLOCK_C)  # [BLOCK_C]
-    g0 = (i_block // CB) * GROUPS
-    if D == BLOCK_D:
+    if DENSE:
         o_c = i_block * BLOCK_C + o_j
         m_c = o_c < C
     else:
-        o_g = g0 + o_j // BLOCK_D
-        o_d = (i_block % CB) * BLOCK_D + o_j % BLOCK_D
-        o_c = o_g * D + o_d
-        m_c = (o_g < G) & (o_d < D)
-    o_group = g0 + tl.arange(0, GROUPS)  # [GROUPS]
-    return o_c, m_c, o_group, o_group < G
+        o_p = i_block * PIECES + o_j // BLOCK_D
+        o_d = o_p % CB * BLOCK_D + o_j % BLOCK_D
+        o_c = o_p // CB * D + o_d
+        m_c = (o_p // CB < G) & (o_d < D)
+    o_p = i_block * PIECES + tl.arange(0, PIECES)  # [PIECES]
+    o_group = o_p // CB
+    return o_c, m_c, o_group, o_p % CB, o_group < G
 
 
 @triton.jit
-def sum_in_groups(values, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Sums per group of values [BLOCK_C]."""
+def sum_in_pieces(values, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Sums per piece of values [BLOCK_C]."""
     grouped = tl.reshape(values, (BLOCK_C // BLOCK_D, BLOCK_D))
-    return tl.sum(grouped, axis=1)  # [GROUPS]
+    return tl.sum(grouped, axis=1)  # [PIECES]
 
 
 @triton.jit
-def repeat_in_groups(values, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Each group's value of values [GROUPS] at its BLOCK_D channels."""
+def repeat_in_pieces(values, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Each piece's value of values [PIECES] at its BLOCK_D channels."""
     spread = tl.broadcast_to(values[:, None], (BLOCK_C // BLOCK_D, BLOCK_D))
     return tl.reshape(spread, (BLOCK_C,))
 
 
 @triton.jit
-def merge_group_moments(
+def merge_piece_moments(
     count, mean, M2, total, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr
 ):
-    """Chan's merge of [BLOCK_HW, BLOCK_C] moments into moments per group."""
-    approx = sum_in_groups(tl.sum(count * mean, axis=0), BLOCK_D, BLOCK_C) / total
-    centre = repeat_in_groups(approx, BLOCK_D, BLOCK_C)  # [BLOCK_C]
+    """Chan's merge of [BLOCK_HW, BLOCK_C] moments into moments per piece."""
+    approx = sum_in_pieces(tl.sum(count * mean, axis=0), BLOCK_D, BLOCK_C) / total
+    centre = repeat_in_pieces(approx, BLOCK_D, BLOCK_C)  # [BLOCK_C]
     delta = tl.where(count > 0.0, mean - centre[None, :], 0.0)
-    correction = sum_in_groups(tl.sum(count * delta, axis=0), BLOCK_D, BLOCK_C) / total
-    M2 = sum_in_groups(tl.sum(M2 + count * delta * delta, axis=0), BLOCK_D, BLOCK_C)
+    correction = sum_in_pieces(tl.sum(count * delta, axis=0), BLOCK_D, BLOCK_C) / total
+    M2 = sum_in_pieces(tl.sum(M2 + count * delta * delta, axis=0), BLOCK_D, BLOCK_C)
     M2 = M2 - total * correction * correction
-    return approx + correction, tl.where(M2 < 0.0, 0.0, M2)  # [GROUPS]
+    return approx + correction, tl.where(M2 < 0.0, 0.0, M2)  # [PIECES]
 
 
-@triton.jit(do_not_specialize=['HW'])
+@triton.jit(do_not_specialize=['HW', 'C_UNITS', 'D'])
 def gn_fwd_nhwc_kernel(
     p_x,
     p_weight,
@@ -86,8 +89,10 @@ def gn_fwd_nhwc_kernel(
     p_rstd,
     eps,
     HW,
-    C: tl.constexpr,
-    D: tl.constexpr,
+    C_UNITS,
+    D,
+    VEC: tl.constexpr,
+    DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -97,12 +102,15 @@ def gn_fwd_nhwc_kernel(
     ACTIVATION: tl.constexpr,
 ):
     """One program normalises one column block of one sample, read once."""
-    G: tl.constexpr = C // D
     GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
-    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS
+    C = C_UNITS * VEC
+    G = C // D
+    BLOCKS = (G + GROUPS - 1) // GROUPS
     pid = tl.program_id(0)
     i_n = pid // BLOCKS
-    o_c, m_c, o_group, m_group = column_block(pid % BLOCKS, C, D, BLOCK_D, BLOCK_C)
+    o_c, m_c, o_group, _, m_group = column_block(
+        pid % BLOCKS, C, D, 1, DENSE, BLOCK_D, BLOCK_C
+    )
     o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
     mask = (o_hw < HW)[:, None] & m_c[None, :]  # [BLOCK_HW, BLOCK_C]
     o_x = i_n.to(tl.int64) * HW * C
@@ -110,43 +118,48 @@ def gn_fwd_nhwc_kernel(
     x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
 
     L = D * HW.to(tl.float32)
-    mean, M2 = merge_group_moments(mask.to(tl.float32), x, 0.0, L, BLOCK_D, BLOCK_C)
+    mean, M2 = merge_piece_moments(mask.to(tl.float32), x, 0.0, L, BLOCK_D, BLOCK_C)
     rstd = reciprocal_std(M2, L, eps)
     tl.store(p_mean + i_n * G + o_group, mean, mask=m_group)
     tl.store(p_rstd + i_n * G + o_group, rstd, mask=m_group)
 
     weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
-    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)  # [BLOCK_C]
-    scale = repeat_in_groups(rstd, BLOCK_D, BLOCK_C) * weight
+    centre = repeat_in_pieces(mean, BLOCK_D, BLOCK_C)  # [BLOCK_C]
+    scale = repeat_in_pieces(rstd, BLOCK_D, BLOCK_C) * weight
     z = affine(x, centre[None, :], scale[None, :], bias[None, :])
     if HAS_RESIDUAL:
         z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
     tl.store(p_y + o_x + o_tile, activate(z, ACTIVATION), mask=mask)
 
 
-@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS'])
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'C_UNITS', 'D'])
 def gn_stats_partial_nhwc_kernel(
     p_x,
     p_part,
     HW,
     TILES,
     SPLITS,
-    C: tl.constexpr,
-    D: tl.constexpr,
+    C_UNITS,
+    D,
+    VEC: tl.constexpr,
+    DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_HW: tl.constexpr,
 ):
     """One program: mean and M2 per group of a column block over TILES tiles of HW."""
-    G: tl.constexpr = C // D
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
-    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
-    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS * CB
+    PIECES: tl.constexpr = BLOCK_C // BLOCK_D
+    C = C_UNITS * VEC
+    G = C // D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
+    BLOCKS = (G * CB + PIECES - 1) // PIECES
     pid = tl.program_id(0)
     i_block = pid % BLOCKS
     i_split = pid // BLOCKS % SPLITS
     i_n = pid // BLOCKS // SPLITS
-    o_c, m_c, o_group, m_group = column_block(i_block, C, D, BLOCK_D, BLOCK_C)
+    o_c, m_c, o_group, o_piece, m_group = column_block(
+        i_block, C, D, CB, DENSE, BLOCK_D, BLOCK_C
+    )
     o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
     start = i_split * (TILES * BLOCK_HW)
     p_x += (i_n.to(tl.int64) * HW + start) * C
@@ -162,16 +175,16 @@ def gn_stats_partial_nhwc_kernel(
     count = lane_counts(HW, start, TILES, BLOCK_HW)
     count = count[:, None] * m_c.to(tl.float32)[None, :]  # [BLOCK_HW, BLOCK_C]
     positions = tl.minimum(HW - start, TILES * BLOCK_HW)
-    channels = tl.minimum(D - (i_block % CB) * BLOCK_D, BLOCK_D)
+    channels = tl.minimum(D - o_piece * BLOCK_D, BLOCK_D)  # [PIECES]
     total = positions.to(tl.float32) * channels.to(tl.float32)
-    mean, M2 = merge_group_moments(count, mean, M2, total, BLOCK_D, BLOCK_C)
+    mean, M2 = merge_piece_moments(count, mean, M2, total, BLOCK_D, BLOCK_C)
     o_part = (i_n * G + o_group).to(tl.int64) * (CB * SPLITS)
-    o_part += (i_block % CB) * SPLITS + i_split
+    o_part += o_piece * SPLITS + i_split
     tl.store(p_part + o_part * 2, mean, mask=m_group)
     tl.store(p_part + o_part * 2 + 1, M2, mask=m_group)
 
 
-@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS'])
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'C_UNITS', 'D'])
 def gn_apply_nhwc_kernel(
     p_x,
     p_weight,
@@ -185,8 +198,10 @@ def gn_apply_nhwc_kernel(
     HW,
     TILES,
     SPLITS,
-    C: tl.constexpr,
-    D: tl.constexpr,
+    C_UNITS,
+    D,
+    VEC: tl.constexpr,
+    DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -197,15 +212,18 @@ def gn_apply_nhwc_kernel(
     ACTIVATION: tl.constexpr,
 ):
     """One program merges its groups' partials, then normalises the same slice."""
-    G: tl.constexpr = C // D
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
-    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
-    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS * CB
+    PIECES: tl.constexpr = BLOCK_C // BLOCK_D
+    C = C_UNITS * VEC
+    G = C // D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
+    BLOCKS = (G * CB + PIECES - 1) // PIECES
     pid = tl.program_id(0)
     i_block = pid % BLOCKS
     i_split = pid // BLOCKS % SPLITS
     i_n = pid // BLOCKS // SPLITS
-    o_c, m_c, o_group, m_group = column_block(i_block, C, D, BLOCK_D, BLOCK_C)
+    o_c, m_c, o_group, o_piece, m_group = column_block(
+        i_block, C, D, CB, DENSE, BLOCK_D, BLOCK_C
+    )
     o_group += i_n * G
     mean, M2 = combine_moments(
         p_part,
@@ -218,16 +236,16 @@ def gn_apply_nhwc_kernel(
         BLOCK_D,
         BLOCK_HW,
         BLOCK_P,
-        GROUPS,
+        PIECES,
     )
     rstd = reciprocal_std(M2, D * HW.to(tl.float32), eps)
-    if (i_split == 0) & (i_block % CB == 0):
-        tl.store(p_mean + o_group, mean, mask=m_group)
-        tl.store(p_rstd + o_group, rstd, mask=m_group)
+    if i_split == 0:
+        tl.store(p_mean + o_group, mean, mask=m_group & (o_piece == 0))
+        tl.store(p_rstd + o_group, rstd, mask=m_group & (o_piece == 0))
 
     weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
-    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)  # [BLOCK_C]
-    scale = repeat_in_groups(rstd, BLOCK_D, BLOCK_C) * weight
+    centre = repeat_in_pieces(mean, BLOCK_D, BLOCK_C)  # [BLOCK_C]
+    scale = repeat_in_pieces(rstd, BLOCK_D, BLOCK_C) * weight
     o_hw = tl.arange(0, BLOCK_HW)  # [BLOCK_HW]
     start = i_split * (TILES * BLOCK_HW)
     o_x = (i_n.to(tl.int64) * HW + start) * C
@@ -242,7 +260,7 @@ def gn_apply_nhwc_kernel(
         o_x += BLOCK_HW * C
 
 
-@triton.jit(do_not_specialize=['HW', 'ROWS'])
+@triton.jit(do_not_specialize=['HW', 'ROWS', 'C_UNITS', 'D'])
 def gn_bwd_nhwc_kernel(
     p_dy,
     p_x,
@@ -256,8 +274,10 @@ def gn_bwd_nhwc_kernel(
     p_sums,
     HW,
     ROWS,
-    C: tl.constexpr,
-    D: tl.constexpr,
+    C_UNITS,
+    D,
+    VEC: tl.constexpr,
+    DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -268,17 +288,20 @@ def gn_bwd_nhwc_kernel(
     STORE_SUMS: tl.constexpr,
 ):
     """One program: dx and channel sums of one column block of one sample."""
-    G: tl.constexpr = C // D
     GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
-    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS
+    C = C_UNITS * VEC
+    G = C // D
+    BLOCKS = (G + GROUPS - 1) // GROUPS
     pid = tl.program_id(0)
     i_n = pid // BLOCKS
-    o_c, m_c, o_group, m_group = column_block(pid % BLOCKS, C, D, BLOCK_D, BLOCK_C)
+    o_c, m_c, o_group, _, m_group = column_block(
+        pid % BLOCKS, C, D, 1, DENSE, BLOCK_D, BLOCK_C
+    )
     o_group += i_n * G
     mean = tl.load(p_mean + o_group, mask=m_group, other=0.0)
     rstd = tl.load(p_rstd + o_group, mask=m_group, other=0.0)
-    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
-    inv = repeat_in_groups(rstd, BLOCK_D, BLOCK_C)[None, :]
+    centre = repeat_in_pieces(mean, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
+    inv = repeat_in_pieces(rstd, BLOCK_D, BLOCK_C)[None, :]
     weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
     scale = inv * weight[None, :]
 
@@ -309,14 +332,14 @@ def gn_bwd_nhwc_kernel(
         tl.store(p_sums + ROWS.to(tl.int64) * C + o_sums, sum2, mask=m_c)
 
     L = D * HW.to(tl.float32)
-    shift1 = sum_in_groups(weight * sum1, BLOCK_D, BLOCK_C) * rstd / L  # [GROUPS]
-    shift2 = sum_in_groups(weight * sum2, BLOCK_D, BLOCK_C) * rstd / L
-    shift1 = repeat_in_groups(shift1, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
-    shift2 = repeat_in_groups(shift2, BLOCK_D, BLOCK_C)[None, :]
+    shift1 = sum_in_pieces(weight * sum1, BLOCK_D, BLOCK_C) * rstd / L  # [GROUPS]
+    shift2 = sum_in_pieces(weight * sum2, BLOCK_D, BLOCK_C) * rstd / L
+    shift1 = repeat_in_pieces(shift1, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
+    shift2 = repeat_in_pieces(shift2, BLOCK_D, BLOCK_C)[None, :]
     tl.store(p_dx + o_x + o_tile, dz * scale - shift1 - x_hat * shift2, mask=mask)
 
 
-@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'ROWS'])
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'ROWS', 'C_UNITS', 'D'])
 def gn_bwd_partial_nhwc_kernel(
     p_dy,
     p_x,
@@ -332,8 +355,10 @@ def gn_bwd_partial_nhwc_kernel(
     TILES,
     SPLITS,
     ROWS,
-    C: tl.constexpr,
-    D: tl.constexpr,
+    C_UNITS,
+    D,
+    VEC: tl.constexpr,
+    DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -344,20 +369,23 @@ def gn_bwd_partial_nhwc_kernel(
     STORE_SUMS: tl.constexpr,
 ):
     """One program: channel sums and weighted group sums of a column block."""
-    G: tl.constexpr = C // D
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
-    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
-    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS * CB
+    PIECES: tl.constexpr = BLOCK_C // BLOCK_D
+    C = C_UNITS * VEC
+    G = C // D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
+    BLOCKS = (G * CB + PIECES - 1) // PIECES
     pid = tl.program_id(0)
     i_block = pid % BLOCKS
     i_split = pid // BLOCKS % SPLITS
     i_n = pid // BLOCKS // SPLITS
-    o_c, m_c, o_group, m_group = column_block(i_block, C, D, BLOCK_D, BLOCK_C)
+    o_c, m_c, o_group, o_piece, m_group = column_block(
+        i_block, C, D, CB, DENSE, BLOCK_D, BLOCK_C
+    )
     o_group += i_n * G
     mean = tl.load(p_mean + o_group, mask=m_group, other=0.0)
     rstd = tl.load(p_rstd + o_group, mask=m_group, other=0.0)
-    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
-    inv = repeat_in_groups(rstd, BLOCK_D, BLOCK_C)[None, :]
+    centre = repeat_in_pieces(mean, BLOCK_D, BLOCK_C)[None, :]  # [1, BLOCK_C]
+    inv = repeat_in_pieces(rstd, BLOCK_D, BLOCK_C)[None, :]
     weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
     scale = inv * weight[None, :]
 
@@ -392,14 +420,14 @@ def gn_bwd_partial_nhwc_kernel(
         o_sums = (i_n * SPLITS + i_split).to(tl.int64) * C + o_c
         tl.store(p_sums + o_sums, sum1, mask=m_c)
         tl.store(p_sums + ROWS.to(tl.int64) * C + o_sums, sum2, mask=m_c)
-    o_part = o_group.to(tl.int64) * (CB * SPLITS) + (i_block % CB) * SPLITS + i_split
-    group1 = sum_in_groups(weight * sum1, BLOCK_D, BLOCK_C)  # [GROUPS]
-    group2 = sum_in_groups(weight * sum2, BLOCK_D, BLOCK_C)
-    tl.store(p_part + o_part * 2, group1, mask=m_group)
-    tl.store(p_part + o_part * 2 + 1, group2, mask=m_group)
+    o_part = o_group.to(tl.int64) * (CB * SPLITS) + o_piece * SPLITS + i_split
+    piece1 = sum_in_pieces(weight * sum1, BLOCK_D, BLOCK_C)  # [PIECES]
+    piece2 = sum_in_pieces(weight * sum2, BLOCK_D, BLOCK_C)
+    tl.store(p_part + o_part * 2, piece1, mask=m_group)
+    tl.store(p_part + o_part * 2 + 1, piece2, mask=m_group)
 
 
-@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS'])
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'C_UNITS', 'D'])
 def gn_bwd_dx_nhwc_kernel(
     p_dy,
     p_x,
@@ -412,8 +440,10 @@ def gn_bwd_dx_nhwc_kernel(
     HW,
     TILES,
     SPLITS,
-    C: tl.constexpr,
-    D: tl.constexpr,
+    C_UNITS,
+    D,
+    VEC: tl.constexpr,
+    DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -423,24 +453,27 @@ def gn_bwd_dx_nhwc_kernel(
     ACTIVATION: tl.constexpr,
 ):
     """One program merges its groups' sums, then writes dx of the same slice."""
-    G: tl.constexpr = C // D
-    CB: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
-    GROUPS: tl.constexpr = BLOCK_C // BLOCK_D
-    BLOCKS: tl.constexpr = (G + GROUPS - 1) // GROUPS * CB
+    PIECES: tl.constexpr = BLOCK_C // BLOCK_D
+    C = C_UNITS * VEC
+    G = C // D
+    CB = (D + BLOCK_D - 1) // BLOCK_D
+    BLOCKS = (G * CB + PIECES - 1) // PIECES
     pid = tl.program_id(0)
     i_block = pid % BLOCKS
     i_split = pid // BLOCKS % SPLITS
     i_n = pid // BLOCKS // SPLITS
-    o_c, m_c, o_group, m_group = column_block(i_block, C, D, BLOCK_D, BLOCK_C)
+    o_c, m_c, o_group, _, m_group = column_block(
+        i_block, C, D, CB, DENSE, BLOCK_D, BLOCK_C
+    )
     o_group += i_n * G
     mean = tl.load(p_mean + o_group, mask=m_group, other=0.0)
     rstd = tl.load(p_rstd + o_group, mask=m_group, other=0.0)
-    sum1, sum2 = combine_sums(p_part, o_group, m_group, CB * SPLITS, BLOCK_P, GROUPS)
+    sum1, sum2 = combine_sums(p_part, o_group, m_group, CB * SPLITS, BLOCK_P, PIECES)
     L = D * HW.to(tl.float32)
-    shift1 = repeat_in_groups(sum1 * rstd / L, BLOCK_D, BLOCK_C)[None, :]
-    shift2 = repeat_in_groups(sum2 * rstd / L, BLOCK_D, BLOCK_C)[None, :]
-    centre = repeat_in_groups(mean, BLOCK_D, BLOCK_C)[None, :]
-    inv = repeat_in_groups(rstd, BLOCK_D, BLOCK_C)[None, :]
+    shift1 = repeat_in_pieces(sum1 * rstd / L, BLOCK_D, BLOCK_C)[None, :]
+    shift2 = repeat_in_pieces(sum2 * rstd / L, BLOCK_D, BLOCK_C)[None, :]
+    centre = repeat_in_pieces(mean, BLOCK_D, BLOCK_C)[None, :]
+    inv = repeat_in_pieces(rstd, BLOCK_D, BLOCK_C)[None, :]
     weight, bias = load_channels(p_weight, p_bias, o_c, m_c, HAS_WEIGHT, HAS_BIAS)
     scale = inv * weight[None, :]
 

@@ -216,19 +216,18 @@ def _split_nchw(task: _Task, forward: bool) -> Tile:
     )
 
 
-def _channel_blocks(task: _Task, forward: bool) -> tuple[int, int, int]:
-    """BLOCK_D, and BLOCK_C of a piece of about 128 bytes and of all channels."""
-    BLOCK_D = min(triton.next_power_of_2(task.D), task.split_elements(forward))
-    all_channels = triton.next_power_of_2(task.G) * BLOCK_D
+def _column_block(task: _Task, BLOCK_D: int) -> tuple[int, int]:
+    """BLOCK_C of pieces of about 128 bytes, and of all channels."""
+    pieces = task.G * triton.cdiv(task.D, BLOCK_D)
+    all_channels = triton.next_power_of_2(pieces) * BLOCK_D
     piece = max(BLOCK_D, task.limits.piece_bytes // task.itemsize)
-    return BLOCK_D, min(all_channels, piece), all_channels
+    return min(all_channels, piece), all_channels
 
 
 def _on_chip_nhwc(task: _Task, forward: bool) -> Tile | None:
-    BLOCK_D, BLOCK_C, all_channels = _channel_blocks(task, forward)
-    if BLOCK_D < task.D:
-        return None
     limits = task.limits
+    BLOCK_D = triton.next_power_of_2(task.D)
+    BLOCK_C, all_channels = _column_block(task, BLOCK_D)
     rows = triton.next_power_of_2(task.HW)
     most = limits.on_chip_fwd if forward else limits.on_chip_bwd
     half = limits.piece_bytes // task.itemsize // 2
@@ -246,11 +245,12 @@ def _on_chip_nhwc(task: _Task, forward: bool) -> Tile | None:
 
 def _split_nhwc(task: _Task, forward: bool) -> Tile:
     elements = task.split_elements(forward)
-    BLOCK_D, BLOCK_C, _ = _channel_blocks(task, forward)
+    # Pieces of eight channels serve groups of any multiple of eight.
+    BLOCK_D = 8 if task.D % 8 == 0 else triton.next_power_of_2(task.D)
+    BLOCK_D = min(BLOCK_D, elements)
     pieces = triton.cdiv(task.D, BLOCK_D)
-    if pieces > 1:
-        BLOCK_C = BLOCK_D
-    columns = task.N * triton.cdiv(task.G * BLOCK_D, BLOCK_C) * pieces
+    BLOCK_C, _ = _column_block(task, BLOCK_D)
+    columns = task.N * triton.cdiv(task.G * pieces * BLOCK_D, BLOCK_C)
     BLOCK_HW = max(1, min(elements // BLOCK_C, triton.next_power_of_2(task.HW)))
     while BLOCK_HW > 32 and columns * triton.cdiv(task.HW, BLOCK_HW) < task.one_wave:
         BLOCK_HW //= 2
@@ -453,8 +453,10 @@ def _sizes(config: LaunchConfig, tile: Tile) -> tuple[dict[str, int], dict[str, 
     constants = {'BLOCK_D': tile.BLOCK_D, 'BLOCK_HW': tile.BLOCK_HW}
     D = config.C // config.G
     if config.channels_last:
-        scalars['HW'] = config.HW
-        constants.update(C=config.C, D=D, BLOCK_C=tile.BLOCK_C)
+        VEC = min(config.C & -config.C, config.vector)
+        scalars.update(HW=config.HW, C_UNITS=config.C // VEC, D=D)
+        DENSE = D % tile.BLOCK_D == 0
+        constants.update(VEC=VEC, DENSE=DENSE, BLOCK_C=tile.BLOCK_C)
     else:
         scalars.update(HW_UNITS=config.HW // config.VEC, D=D, G=config.G)
         constants['VEC'] = config.VEC
