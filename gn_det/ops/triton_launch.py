@@ -200,7 +200,7 @@ def _split_nchw(task: _Task, forward: bool) -> Tile:
     programs = groups * triton.cdiv(task.D, BLOCK_D) * tiles
     # Two shapes serve nearly all maps, so that few kernels have to be compiled: a small
     # one where the other leaves SMs idle, or lanes at the end of HW.
-    if programs < 2 * task.one_wave or tiles * BLOCK_HW > 1.25 * task.HW:
+    if programs < 2 * task.one_wave or tiles * BLOCK_HW > 1.2 * task.HW:
         elements //= 4
         BLOCK_HW = min(BLOCK_HW // 4, triton.next_power_of_2(task.HW))
         BLOCK_D = min(triton.next_power_of_2(task.D), elements // BLOCK_HW)
@@ -277,7 +277,15 @@ class Launch:
     constants; there every call is analysed.
     """
 
-    __slots__ = ('_compiled', '_rest', 'constexprs', 'grid', 'kernel', 'options')
+    __slots__ = (
+        '_compiled',
+        '_rest',
+        'constexprs',
+        'grid',
+        'kernel',
+        'options',
+        'scalars',
+    )
 
     def __init__(
         self,
@@ -294,8 +302,8 @@ class Launch:
         # In the order of the kernel's parameters; what it does not take drops out.
         names = kernel.arg_names
         self.constexprs = {n: constexprs[n] for n in names if n in constexprs}
-        known = {**scalars, **constexprs}
-        self._rest = tuple(known[name] for name in names if name in known)
+        self.scalars = {n: scalars[n] for n in names if n in scalars}
+        self._rest = (*self.scalars.values(), *self.constexprs.values())
         self._compiled = None
 
     def __call__(self, aligned: bool, *args: Tensor | float) -> None:

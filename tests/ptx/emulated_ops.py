@@ -78,6 +78,7 @@ class EmulatedOps:
         return tensor
 
     def _launch(self, bound, aligned: bool, arguments: tuple) -> None:
+        arguments = (*arguments, *bound.scalars.values())
         compiled = self._compile(bound, aligned, arguments)
         order = None
         if self._random is not None:
