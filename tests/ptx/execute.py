@@ -21,11 +21,6 @@ from tests.ptx.parse import Address, Instruction, Program, Unsupported
 Guard = np.ndarray | None
 Step = Callable[['Cohort', Guard], None]
 
-# The bits of a register that nothing was written to: NaN, and an address of nothing.
-_UNDEFINED = {
-    '?': False, 'u1': 0xFF, 'u2': 0xFFFF, 'u4': 0xFFFF_FFFF, 'u8': 0xFFFF_FFFF_FFFF_FFF0
-}  # fmt: skip
-_SPECIAL = ('tid', 'ctaid', 'nctaid', 'ntid')
 _CACHE_HINTS = {
     *('ca', 'cg', 'cs', 'lu', 'wb', 'wt', 'L1::evict_last', 'L1::evict_first'),
     *('L1::evict_normal', 'L1::no_allocate', 'L2::cache_hint', 'nc'),
@@ -234,30 +229,31 @@ class Cohort:
         """A register, constant or symbol as a NumPy type of its own width."""
         value = self.registers.get(operand)
         if value is None:
-            value = _constant(operand, dtype)
-            self.registers[operand] = value
+            if operand[0] == '%':
+                raise Unsupported(f'nothing wrote {operand}: {self.text}')
+            value = self.registers[operand] = _constant(operand, dtype)
         if value.dtype == dtype:
             return value
-        if value.itemsize != np.dtype(dtype).itemsize or '?' in (
-            dtype,
-            value.dtype.char,
-        ):
-            # A constant may stand in two widths.
-            if operand[0] != '%':
-                return _constant(operand, dtype)
+        if operand[0] != '%':  # a constant may stand in two widths
+            return _constant(operand, dtype)
+        if value.dtype == '?' or dtype == '?' or value.itemsize != int(dtype[1]):
             raise Unsupported(f'{operand} is {value.dtype}, not {dtype}: {self.text}')
         return value.view(dtype)
 
     def write(self, operand: str, value: np.ndarray, guard: Guard = None) -> None:
         """A register, in the threads of the guard."""
-        if value.dtype.kind != 'b':
+        if value.dtype != '?':
             value = value.view(f'u{value.itemsize}')
         if guard is not None:
-            old = self.registers.get(operand)
-            if old is None:
-                old = _constant(operand, value.dtype.str[1:].replace('b1', '?'))
-            value = np.where(guard, value, old)
+            value = np.where(guard, value, self.before(operand, value.dtype))
         self.registers[operand] = value
+
+    def before(self, operand: str, dtype: np.dtype) -> np.ndarray:
+        """What a register holds where it is not written: no value to use, at first."""
+        value = self.registers.get(operand)
+        if value is None:
+            return np.full((1, 1), 0 if dtype == '?' else np.iinfo(dtype).max, dtype)
+        return value
 
 
 def _by_warp(mask: np.ndarray) -> np.ndarray:
@@ -265,12 +261,6 @@ def _by_warp(mask: np.ndarray) -> np.ndarray:
 
 
 def _constant(text: str, dtype: str) -> np.ndarray:
-    if text.startswith('%'):
-        if text.split('.')[0][1:] in _SPECIAL or '.' in text:
-            raise Unsupported(f'special register {text}')
-        # LLVM's undef: nothing may depend on it.
-        return np.full((1, 1), _UNDEFINED[dtype.replace('i', 'u').replace('f', 'u')])\
-            .astype(dtype.replace('f', 'u')).view(dtype)  # fmt: skip
     if text == 'global_smem':  # shared memory starts at 0
         return np.zeros((1, 1), dtype)
     if dtype == '?':
@@ -475,7 +465,7 @@ def _scatter(
     if active is None:
         cohort.registers[name] = np.ascontiguousarray(values).reshape(shape)
         return
-    old = np.broadcast_to(cohort.read(name, values.dtype.str[1:]), shape).copy()
+    old = np.broadcast_to(cohort.before(name, values.dtype), shape).copy()
     old[active] = values
     cohort.registers[name] = old
 
