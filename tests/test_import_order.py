@@ -29,6 +29,7 @@ ORDERS = {
         'inference',
         'onnx_export',
         'runtime',
+        'inspection',
     ),
 }
 HOSTS = ('mmcv', 'mmengine', 'mmdet')

@@ -66,20 +66,21 @@ def name_broken_images(runner: Runner) -> None:
 
     def build_named(*args: Any, **kwargs: Any) -> Any:
         loader = build(*args, **kwargs)
-        _replace_loading(loader.dataset)
+        replace_loading(loader.dataset)
         return loader
 
     runner.build_dataloader = build_named
 
 
-def _replace_loading(dataset: Dataset) -> None:
+def replace_loading(dataset: Dataset) -> None:
+    """Let a dataset and those in it load by `LoadNamedImage`."""
     for inner in (
         getattr(dataset, 'dataset', None),
         getattr(dataset, '_dataset', None),
         *getattr(dataset, 'datasets', ()),
     ):
         if inner is not None:
-            _replace_loading(inner)
+            replace_loading(inner)
     steps: list[Callable] = getattr(
         getattr(dataset, 'pipeline', None), 'transforms', []
     )

@@ -44,6 +44,16 @@ class Picture:
     f1: float
     address: str
 
+    @property
+    def text(self) -> str:
+        """Words for who cannot see it."""
+        return f'truth and prediction of {self.name}'
+
+    @property
+    def caption(self) -> str:
+        """What stands below it."""
+        return f'{self.name}, F1 {self.f1:.3f}'
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -125,14 +135,19 @@ def _picture(image: RankedImage, path: str, numbers: dict[str, int]) -> Picture:
     ):
         axes.axis('off')
         axes.set_title(title, fontsize='small')
-        _paint(axes, pixels, objects, numbers)
+        paint(axes, pixels, objects, numbers)
+    return Picture(image.file_name, image.f1, jpeg_address(figure))
+
+
+def jpeg_address(figure: Figure) -> str:
+    """A figure as a JPEG in a data address."""
     content = io.BytesIO()
     figure.savefig(content, format='jpg', dpi=_DPI, pil_kwargs=dict(quality=82))
     encoded = base64.b64encode(content.getvalue()).decode()
-    return Picture(image.file_name, image.f1, f'data:image/jpeg;base64,{encoded}')
+    return f'data:image/jpeg;base64,{encoded}'
 
 
-def _paint(
+def paint(
     axes: Axes,
     pixels: np.ndarray,
     objects: Sequence[PaintedObject],
@@ -166,6 +181,8 @@ def _paint(
         )  # fmt: skip
         # A long caption must not push the tiles apart.
         text.set_in_layout(False)
+    # A box at the border would widen the view, and the image would shrink in its tile.
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
 def _mask(one: PaintedObject, shape: tuple[int, int]) -> np.ndarray | None:
