@@ -51,8 +51,11 @@ __all__ = [
     'operator_names',
     'operators_behind',
     'operators_of',
+    'surroundings',
     'types_in',
     'verdict',
+    'why_not',
+    'without_extras',
 ]
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
@@ -85,10 +88,19 @@ def leaf_configs(folders: Iterable[str] = ()) -> list[str]:
 
 def build(config: Config) -> nn.Module:
     """The config's model, without weights and without its language model."""
+    # Not before `surroundings`.
+    from mmdet.models.dense_heads import atss_vlfusion_head
+
     register_all_modules()
     MODELS.register_module('NoLanguageModel', module=NoLanguageModel, force=True)
     without_extras(config.model)
-    with _uninitialised(), warnings.catch_warnings():
+    # GLIP's head has layers of the language model in it.
+    without = dict(BertConfig=NoLanguageModel, BertEncoderLayer=NoLanguageModel)
+    with (
+        _uninitialised(),
+        warnings.catch_warnings(),
+        mock.patch.multiple(atss_vlfusion_head, **without),
+    ):
         warnings.simplefilter('ignore')
         return MODELS.build(config.model)
 
@@ -113,11 +125,18 @@ def without_extras(config: object) -> None:
 class NoLanguageModel(nn.Module):
     """Has the width that a detector asks its language model for."""
 
-    def __init__(self, **settings: object) -> None:
+    hidden_size = 768
+
+    def __init__(self, *args: object, **settings: object) -> None:
         super().__init__()
         self.language_backbone = nn.Module()
         self.language_backbone.body = nn.Module()
-        self.language_backbone.body.language_dim = 768
+        self.language_backbone.body.language_dim = self.hidden_size
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> type:
+        """What stands for the settings of a language model by name."""
+        return cls
 
 
 def operators_of(model: nn.Module, config: Config) -> set[str]:
@@ -266,7 +285,7 @@ def _uninitialised() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _surroundings() -> Iterator[None]:
+def surroundings() -> Iterator[None]:
     """What some configs want to be built in: a process group, their folder, lap."""
     # Trackers ask for it when they are built, and keep it from when they are imported.
     sys.modules.setdefault('lap', ModuleType('lap'))
@@ -291,11 +310,12 @@ def decide(name: str) -> tuple[str, set[str]]:
         model = build(config)
     # Whatever a host raises: it is the result.
     except Exception as error:
-        return _reason(error), set()
+        return why_not(error), set()
     return 'built', operators_of(model, config)
 
 
-def _reason(error: Exception) -> str:
+def why_not(error: Exception) -> str:
+    """Why a config could not be built, in a few words."""
     message = str(error)
     for package in ('mmpretrain', 'timm', 'detectron2', 'transformers', 'fairscale'):
         if package in message.lower():
@@ -328,7 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--csv', type=Path, metavar='FILE')
     options = parser.parse_args(arguments)
     MMLogger.get_current_instance().setLevel('ERROR')
-    with _surroundings():
+    with surroundings():
         results = {name: decide(name) for name in leaf_configs(options.folders)}
     if options.csv:
         with options.csv.open('w', newline='') as file:

@@ -47,7 +47,8 @@ def shrink(config: object) -> None:
     """Fewer layers and queries, no downloads, and no detection too weak; in place."""
     if isinstance(config, dict):
         for key, value in config.items():
-            if key == 'init_cfg':
+            # Images are padded to those of training.
+            if key in ('init_cfg', 'batch_augments'):
                 config[key] = None
             elif key == 'depths':
                 config[key] = [1] * len(value)
@@ -57,6 +58,8 @@ def shrink(config: object) -> None:
                 config[key] = 60
             elif key == 'stacked_convs' and value > 1:
                 config[key] = 1
+            elif key in ('num', 'max_per_img') and isinstance(value, int):
+                config[key] = min(value, 32)
             elif key in ('score_thr', 'mask_thr', 'filter_thr'):
                 config[key] = 0.0
             else:

@@ -9,7 +9,6 @@ there is none the cells say so. `--check` writes nothing and fails if README dif
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import marked  # noqa: E402
 from benchmarks.results import DETECTOR, MEMORY, RESULTS, read_rows  # noqa: E402
 
 README = ROOT / 'README.md'
-BEGIN, END = '<!-- times: benchmarks/readme_table.py -->', '<!-- end of times -->'
 COLUMNS = {
     'stock_gn': 'stock GN',
     'fused_gn': 'fused GN',
@@ -28,10 +27,6 @@ COLUMNS = {
     'frozen_bn_4conv1fc': 'frozen BN',
 }
 _MISSING = 'not yet measured'
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f'| {" | ".join(cells)} |'
 
 
 def _newest(results: Path, pattern: str) -> list[dict[str, str]]:
@@ -45,10 +40,7 @@ def table(results: Path = RESULTS) -> str:
     """The lines between the marks."""
     times = _newest(results, f'{DETECTOR}_r50_bf16_nhwc_*.csv')
     memory = _newest(results, f'{MEMORY}_*.csv')
-    lines = [
-        _line(['Mask R-CNN R-50-FPN, 800 × 1333, batch 2', *COLUMNS.values()]),
-        _line(['---'] * (1 + len(COLUMNS))),
-    ]
+    rows = []
     for mode, name in (('train', 'train step'), ('infer', 'inference')):
         ms = {
             row['variant']: f'{float(row["ms_p50"]):.1f}'
@@ -56,7 +48,7 @@ def table(results: Path = RESULTS) -> str:
             if (row['mode'], row['batch'], row['status']) == (mode, '2', 'ok')
         }
         cells = [ms.get(variant, _MISSING) for variant in COLUMNS]
-        lines.append(_line([f'{name}, bf16, ms', *cells]))
+        rows.append([f'{name}, bf16, ms', *cells])
     for dtype, name in (('bf16', 'bf16 AMP'), ('fp32', 'fp32')):
         mib = {
             row['variant']: float(row['total_mib'])
@@ -65,24 +57,16 @@ def table(results: Path = RESULTS) -> str:
             == ('r50', dtype, '-1')
         }
         cells = [f'{mib[variant] / 1024:.2f}' for variant in COLUMNS]
-        lines.append(_line([f'kept for backward, {name}, GiB', *cells]))
+        rows.append([f'kept for backward, {name}, GiB', *cells])
+    columns = ['Mask R-CNN R-50-FPN, 800 × 1333, batch 2', *COLUMNS.values()]
+    lines = marked.table(columns, rows)
     if times:
         row = times[-1]
-        lines += [
-            '',
-            f'Times: *measured*, {row["gpu"]}, torch {row["torch"]}, Triton '
-            f'{row["triton"]}, {row["date"]}, `make gpu`.',
-        ]
-    return '\n'.join(lines)
-
-
-def replaced(text: str, lines: str) -> str:
-    """A README with these lines between its marks."""
-    pattern = re.compile(f'{re.escape(BEGIN)}\n.*?{re.escape(END)}', re.S)
-    new, count = pattern.subn(lambda _: f'{BEGIN}\n{lines}\n{END}', text)
-    if count != 1:
-        raise SystemExit(f'README.md: expected the marks {BEGIN} and {END} once')
-    return new
+        lines += (
+            f'\n\nTimes: *measured*, {row["gpu"]}, torch {row["torch"]}, Triton '
+            f'{row["triton"]}, {row["date"]}, `make gpu`.'
+        )
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,12 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--check', action='store_true')
     args = parser.parse_args(argv)
-    text = README.read_text(encoding='utf-8')
-    new = replaced(text, table())
-    if args.check:
-        return int(new != text)
-    README.write_text(new, encoding='utf-8')
-    return 0
+    return marked.write(README, {'times': table()}, args.check)
 
 
 if __name__ == '__main__':

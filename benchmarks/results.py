@@ -20,6 +20,7 @@ SPEED = 'group-norm'
 HOST = 'host-cost'
 MEMORY = 'detector-memory'
 DETECTOR = 'detector'
+FUSION = 'fusion'
 
 _ENVIRONMENT = ('gpu', 'torch', 'triton', 'commit', 'date')
 SPEED_COLUMNS = (
@@ -47,6 +48,20 @@ DETECTOR_COLUMNS = (
     *('norm_ms', 'add_relu_ms', 'cast_layout_ms', 'conv_ms', 'other_ms'),
     *_ENVIRONMENT,
 )
+# What `fuse` makes of the norms of a model, as the fields of `FusionReport`.
+FUSION_COUNTS = (
+    *('norms', 'relu', 'silu', 'add', 'add_relu', 'add_silu'),
+    *('plain', 'untouched', 'outside', 'why'),
+)
+_RELEASES = ('host', 'torch', 'date')
+FUSION_COLUMNS = {
+    'hosts': (
+        *('model', 'class', *FUSION_COUNTS, 'operators', 'difference'),
+        *_RELEASES,
+    ),
+    'configs': ('config', 'model', *FUSION_COUNTS, 'operators', *_RELEASES),
+    'runs': ('config', 'tensors', 'override', 'fuse', 'why', *_RELEASES),
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,11 @@ def detector_name(
 ) -> str:
     """'detector_r50_bf16_nhwc_h200_pt215_tr39.csv'."""
     return f'{DETECTOR}_{model}_{dtype}_{layout}_{tag}{suffix}.csv'
+
+
+def fusion_path(what: str) -> Path:
+    """'fusion-hosts.csv': compared on a CPU, with the torch implementation."""
+    return RESULTS / f'{FUSION}-{what}.csv'
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[dict]) -> None:

@@ -6,32 +6,20 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 import gn_det
+from benchmarks.fusion_coverage import host_row, results
+from benchmarks.results import fusion_path, read_rows
 from gn_det.fusion import core
 from tests.fusion.detectors import randomise
 from tests.fusion.hosts import MODELS, need
 from tests.fusion.pairs import norms_of, pairs, taken_in
 
-OUR_HOSTS = ('torch', 'torchvision', 'timm', 'mmcv', 'mmdet', 'mmpretrain', 'mmseg')
-
-
-def results(model: nn.Module, x: object) -> dict[str, Tensor]:
-    """The outputs, and the gradients of all parameters for a random upstream one."""
-    torch.manual_seed(0)
-    model.zero_grad()
-    # Stock blocks may write into the list they are given.
-    outs = tree_leaves(model(list(x) if isinstance(x, list) else x))
-    outs = [out for out in outs if isinstance(out, Tensor) and out.requires_grad]
-    generator = torch.Generator().manual_seed(2)
-    upstream = [torch.randn(out.shape, generator=generator) for out in outs]
-    torch.autograd.backward(outs, upstream)
-    found = {str(i): out.detach() for i, out in enumerate(outs)}
-    return found | {
-        name: p.grad for name, p in model.named_parameters() if p.grad is not None
-    }
+PAGE = read_rows(fusion_path('hosts'))
+REMEASURE = (
+    'run `python benchmarks/fusion_coverage.py hosts` and '
+    '`python benchmarks/coverage_page.py`'
+)
 
 
 @pytest.mark.parametrize('name', MODELS)
@@ -56,3 +44,7 @@ def test_equal_and_fused(name):
     counted = {kind: len(getattr(report, kind)) for kind in core.KINDS}
     assert {k: n for k, n in counted.items() if n}.keys() == made.keys()
     assert not report.untouched
+    # What docs/coverage.md says of it.
+    found = host_row(name, model, report)
+    known = next((row for row in PAGE if row['model'] == name), {})
+    assert known.items() >= found.items(), REMEASURE

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import inspect
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from mmengine import analysis
 from torch import Tensor, nn
 
 import gn_det
-from gn_det.fusion import core
+from gn_det.fusion import FusedModule, core, kind_of, norm_add_relu, norm_relu
 from gn_det.fusion.hosts import timm, torchvision  # noqa: F401  (registers)
 from tests.fusion.detectors import randomise
 from tests.fusion.hosts import need
@@ -126,15 +128,20 @@ class Block(nn.Module):
 
 
 @gn_det.fusion.register(Block)
-class FusedBlock(gn_det.fusion.FusedModule):
+class FusedBlock(FusedModule):
     @staticmethod
     def fused_norms(block):
-        yield block.norm1, gn_det.fusion.kind_of(block.act)
-        yield block.norm2, gn_det.fusion.kind_of(block.act, add=True)
+        yield block.norm1, kind_of(block.act)
+        yield block.norm2, kind_of(block.act, add=True)
 
     def forward(self, x):
-        out = gn_det.fusion.norm_relu(self.norm1, self.act, self.conv1(x))
-        return gn_det.fusion.norm_add_relu(self.norm2, self.act, self.conv2(out), x)
+        out = norm_relu(self.norm1, self.act, self.conv1(x))
+        return norm_add_relu(self.norm2, self.act, self.conv2(out), x)
+
+
+def test_the_users_guide_has_this_block():
+    page = Path(gn_det.__file__).parents[1] / 'docs' / 'fusion.md'
+    assert inspect.getsource(FusedBlock) in page.read_text(encoding='utf-8')
 
 
 def copied(model: nn.Module, x: Tensor) -> nn.Module:
