@@ -23,6 +23,9 @@ from tests.ops.cases import (
     run,
 )
 from tests.ptx.emulated_ops import EmulatedOps
+from tests.ptx.faults import Plant, kernel_name
+from tests.ptx.memory import Fault
+from tests.ptx.parse import Unsupported
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 ARCHS = (90, 80)
@@ -146,8 +149,28 @@ def check(combination: Combination) -> list[str]:
     return sorted({counts.kernel for counts in emulated.launches})
 
 
-def notices(combination: Combination, edit: Callable[[str], str]) -> str | None:
-    """What gives an edit of the PTX away; None if nothing does."""
+def check_real(combination: Combination) -> None:
+    """Holds a case to the op's bound, in one order, with an H100's grids."""
+    with EmulatedOps(combination.arch, sms=132) as emulated:
+        assert_accurate(combination.case(), 'triton')
+    assert_no_conflicts(emulated)
+
+
+def unnoticed(combination: Combination, fault: str) -> tuple[int, list[Plant]]:
+    """How often a fault was planted, and where nothing gave it away."""
+    found: dict[str, str] = {}
+
+    def keep(ptx: str) -> str:
+        found[kernel_name(ptx)] = ptx
+        return ptx
+
+    assert not _noticed(combination, keep)
+    plants = [p for ptx in found.values() for p in Plant.each(ptx, fault)]
+    return len(plants), [p for p in plants if not _noticed(combination, p)]
+
+
+def _noticed(combination: Combination, edit: Callable[[str], str]) -> bool:
+    """Whether an edit of the PTX shows in a case."""
     try:
         with (
             regime(combination.regime),
@@ -155,6 +178,6 @@ def notices(combination: Combination, edit: Callable[[str], str]) -> str | None:
         ):
             assert_accurate(combination.case(), 'triton')
         assert_no_conflicts(emulated)
-    except Exception as error:  # Fault, Unsupported, AssertionError, …
-        return f'{type(error).__name__}: {error}'
-    return None
+    except (Fault, Unsupported, AssertionError):
+        return True
+    return False

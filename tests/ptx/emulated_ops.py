@@ -116,5 +116,7 @@ class EmulatedOps:
             kernel, signature, bound.constexprs, self.arch, multiples, **bound.options
         )
         if self.edit is not None:
-            compiled = replace(compiled, ptx=self.edit(compiled.ptx))
+            edited = self.edit(compiled.ptx)
+            if edited != compiled.ptx:
+                compiled = replace(compiled, ptx=edited)
         return compiled
