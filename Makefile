@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OVERLAY := .overlay
 HOSTS := .hosts
 # Tests of what the host libraries touch; the op itself knows none of them.
-HOST_TESTS := tests/compat tests/layers tests/fusion tests/models tests/configs \
+HOST_TESTS := tests/compat tests/layers tests/fusion tests/conversion tests/models tests/configs \
 	tests/workbench tests/cli tests/tools tests/studies
 # Each worker is one process with one thread; files are not torn apart, because their
 # tests share what is slow to make. In the order of collection: the files with the fewest

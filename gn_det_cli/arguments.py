@@ -26,6 +26,23 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_group_norm(parser: argparse.ArgumentParser) -> None:
+    """Add `--norm` and `--fuse`."""
+    parser.add_argument(
+        '--norm',
+        choices=['gn'],
+        help="replace Batch Norm, wherever the config's model has it, by FusedGN with "
+        'the groups that fit each layer; pretrained weights that hold Batch Norm are '
+        'named and left out',
+    )
+    parser.add_argument(
+        '--fuse',
+        action='store_true',
+        help="let the model's Group Norms take in the activations and additions behind "
+        "them; models of this project's configs do so without it",
+    )
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add what training and testing share besides the config."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and results')

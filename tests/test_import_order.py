@@ -11,7 +11,9 @@ import pytest
 import gn_det
 
 PACKAGE = Path(gn_det.__file__).parent
-PLUGIN = ('version', 'compat', 'ops', 'layers', 'override', 'fusion', 'models')
+PLUGIN = (
+    'version', 'compat', 'ops', 'layers', 'override', 'fusion', 'conversion', 'models',
+)  # fmt: skip
 # From the bottom up. `__init__` stands outside: it puts the plugin together. `registry`
 # and `utils` come late: mmengine looks for a package's modules under these two names.
 ORDERS = {

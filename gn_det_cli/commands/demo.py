@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from gn_det_cli.arguments import add_config
+from gn_det_cli.arguments import add_config, add_group_norm
 from gn_det_cli.process import quiet_imports
 
 
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.3,
         help='objects that score less are left out; default %(default)s',
     )
+    add_group_norm(parser)
     parser.set_defaults(run=run)
 
 
@@ -57,7 +58,9 @@ def run(args: argparse.Namespace) -> None:
     check_places(args.source, args.out_dir)
     check_folder(args.out_dir, '--out-dir')
     options = read_options(args.cfg_options)
-    detector = load_detector(args.config, args.checkpoint, args.device, options)
+    detector = load_detector(
+        args.config, args.checkpoint, args.device, options, args.norm, args.fuse
+    )
     done = run_demo(
         detector,
         args.source,

@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from gn_det_cli.arguments import add_config, add_evaluator, add_run
+from gn_det_cli.arguments import (
+    add_config,
+    add_evaluator,
+    add_group_norm,
+    add_run,
+)
 from gn_det_cli.process import quiet_imports
 
 
@@ -30,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='only write the results as COCO JSON, for a test server',
     )
     add_evaluator(parser)
+    add_group_norm(parser)
     add_run(parser)
     parser.set_defaults(run=run)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gn_det_cli.arguments import add_config, add_run
+from gn_det_cli.arguments import add_config, add_group_norm, add_run
 from gn_det_cli.process import quiet_imports
 
 
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='go on from a checkpoint; without a name from the newest whole one in '
         'the work directory',
     )
+    add_group_norm(parser)
     add_run(parser)
     parser.set_defaults(run=run)
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         from gn_det.workbench.runtime import runner
         from gn_det.workbench.runtime.arguments import run_config
         from gn_det.workbench.runtime.distributed import close_distributed
-    cfg = run_config(args)
+    cfg = run_config(args, trains=True)
     if args.load_from is not None:
         cfg.load_from = args.load_from
     if args.amp:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gn_det.models.convert_norm import convert_norm
+from gn_det import convert_norm
 
 # Not in the environment of the other tests: mmdet looks for mmpretrain and would
 # import it at every start.

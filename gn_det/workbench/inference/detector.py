@@ -26,6 +26,7 @@ from gn_det.workbench.errors import UserError
 from gn_det.workbench.inputs import checkpoints
 from gn_det.workbench.inputs.building import name_wrong_settings
 from gn_det.workbench.inputs.config import load_config
+from gn_det.workbench.inputs.group_norm import with_group_norm
 from gn_det.workbench.zoo.download import download
 
 # Between 1 and 90, what COCO's detection annotations have no objects of.
@@ -204,6 +205,8 @@ def load_detector(
     checkpoint: str | Path | None = None,
     device: str | None = None,
     options: dict[str, Any] | None = None,
+    norm: str | None = None,
+    fuse: bool = False,
 ) -> Detector:
     """Build a config's model and load its weights.
 
@@ -212,10 +215,12 @@ def load_detector(
         checkpoint: file or address; by default the zoo's weights for this config.
         device: such as `cpu` or `cuda:1`; by default the accelerator, if there is one.
         options: dotted keys and values to override in the config.
+        norm: 'gn' to replace Batch Norm, as for a checkpoint trained with `--norm gn`.
+        fuse: fuse a model whose config is not this project's.
 
     Raises:
-        UserError: for a wrong config, checkpoint or device, or a config of which the
-            zoo has no weights.
+        UserError: for a wrong config, checkpoint or device, a config of which the zoo
+            has no weights, or a model without the norms to replace or to fuse.
     """
     cfg = load_config(str(config), options)
     path = str(checkpoint) if checkpoint is not None else _zoo_weights(cfg)
@@ -223,6 +228,7 @@ def load_detector(
     register_all_modules(init_default_scope=True)
     # The weights come from the checkpoint: no pretrained backbone is fetched first.
     cfg.model.backbone.init_cfg = None
+    cfg = with_group_norm(cfg, norm, fuse)
     # It warns of the missing checkpoint, which is loaded below with a check.
     with warnings.catch_warnings(record=True), name_wrong_settings(cfg):
         model = init_detector(cfg, None, device='cpu')

@@ -11,16 +11,18 @@ from mmengine.config import Config, DictAction
 
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.inputs.config import load_config
+from gn_det.workbench.inputs.group_norm import with_group_norm
 from gn_det.workbench.loading.files import trust_local_files
 from gn_det.workbench.runtime.runner import enable_channels_last
 
 
-def run_config(args: Namespace) -> Config:
+def run_config(args: Namespace, trains: bool = False) -> Config:
     """Load the config of a run, with what the flags of both commands make of it.
 
     Raises:
-        UserError: for a wrong config, an option that does not fit it, and a detector
-            that has no channels-last setting.
+        UserError: for a wrong config, an option that does not fit it, a detector that
+            has no channels-last setting, and a model without the norms that `--norm`
+            or `--fuse` are about.
     """
     if args.trust:
         trust_local_files()
@@ -32,7 +34,7 @@ def run_config(args: Namespace) -> Config:
         cfg.skip_broken_images = True
     if args.channels_last:
         enable_channels_last(cfg)
-    return cfg
+    return with_group_norm(cfg, args.norm, args.fuse, trains)
 
 
 def read_options(pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def enable_channels_last(cfg: Config) -> None:
     Raises:
         UserError: for a detector type that has no such setting.
     """
-    kind = cfg.model.get('type')
+    kind = cfg.model.get('of') or cfg.model.get('type')
     detector = registered(MODELS, kind)
     if not (isinstance(detector, type) and issubclass(detector, FusedDetector)):
         known = ', '.join(

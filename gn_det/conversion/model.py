@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from mmcv.cnn import build_norm_layer
 from torch import nn
-from torch.nn.modules.instancenorm import _InstanceNorm
 
-from gn_det.fusion import fuse
-from gn_det.layers.naming import group_norm_name
-from gn_det.models.convert_norm.kinds import (
+from gn_det.conversion.kinds import (
     has_activation,
     is_batch_norm,
+    is_other_norm,
     reason_to_keep,
 )
-from gn_det.models.convert_norm.parts import check_parts, matches
-from gn_det.models.convert_norm.report import KeptNorm, NormChange, NormReport
+from gn_det.conversion.parts import check_parts, matches
+from gn_det.conversion.report import KeptNorm, NormChange, NormReport
+from gn_det.fusion import fuse
+from gn_det.layers import FusedGroupNorm
+from gn_det.layers.naming import group_norm_name
 
-_OTHER_NORMS = (nn.GroupNorm, nn.LayerNorm, _InstanceNorm)
+NORMS = ('FusedGN', 'GN')
+_MOST_GROUPS = 32
+_LEAST_CHANNELS_PER_GROUP = 2
 
 
 def convert_model(
     model: nn.Module,
     norm: str,
-    num_groups: int,
+    num_groups: int | None,
     parts: Sequence[str] | None,
-    indivisible: str,
     report: NormReport,
 ) -> nn.Module:
     """Convert a model in place; see `convert_norm`. A lone norm comes back new."""
@@ -35,14 +36,17 @@ def convert_model(
     found = list(_norms(model, parts, report))
     # All that can fail comes before the first one is replaced.
     groups = {
-        id(layer): _groups(layer, place, num_groups, indivisible)
-        for place, _, _, layer in found
+        id(layer): _groups(layer, place, num_groups) for place, _, _, layer in found
     }
     names = [_new_name(parent, name) for _, parent, name, _ in found]
-    replaced: dict[int, nn.Module] = {}
+    trained = {id(layer): _is_trained(model, place) for place, _, _, layer in found}
+    replaced: dict[int, nn.GroupNorm] = {}
     for _, _, _, layer in found:
         if id(layer) not in replaced:
-            replaced[id(layer)] = _group_norm(layer, norm, groups[id(layer)])
+            new = _group_norm(layer, norm, groups[id(layer)])
+            if trained[id(layer)]:
+                new.requires_grad_()
+            replaced[id(layer)] = new
     for (place, parent, name, layer), new_name in zip(found, names, strict=True):
         new = replaced[id(layer)]
         if parent is not None:
@@ -52,23 +56,11 @@ def convert_model(
                 place,
                 f'{type(layer).__name__}({new.num_channels})',
                 f'{new_name}: {type(new).__name__}({new.num_groups} groups)',
+                new.num_groups,
             )
         )
     if found and found[0][1] is None:
         return replaced[id(found[0][3])]
-    if any(
-        not parameter.requires_grad
-        for layer in replaced.values()
-        for parameter in layer.parameters()
-    ):
-        report.notes.append(
-            'some of the norms are frozen (requires_grad=False) as they were before; '
-            'Group Norm has to be trained'
-        )
-    if found:
-        report.notes.append(
-            'the running statistics of Batch Norm are gone: train the model'
-        )
     return model
 
 
@@ -76,7 +68,7 @@ def _norms(
     model: nn.Module, parts: Sequence[str] | None, report: NormReport
 ) -> Iterator[tuple[str, nn.Module | None, str, nn.Module]]:
     """Place, parent, name and layer of each Batch Norm; others go to the report."""
-    if _is_batch_norm(model):
+    if is_batch_norm(type(model)):
         if reason := _reason_to_keep(model):
             report.kept.append(KeptNorm('', type(model).__name__, reason))
         else:
@@ -85,21 +77,17 @@ def _norms(
         # Unlike named_children, with a norm's second name too.
         for name, layer in parent._modules.items():
             place = f'{path}.{name}' if path else name
-            if _is_batch_norm(layer):
+            if is_batch_norm(type(layer)):
                 selected = matches(place.split('.')[0], parts)
                 reason = _reason_to_keep(layer) if selected else 'of a part not chosen'
                 if reason:
                     report.kept.append(KeptNorm(place, type(layer).__name__, reason))
                 else:
                     yield place, parent, name, layer
-            elif isinstance(layer, _OTHER_NORMS):
+            elif is_other_norm(layer):
                 report.kept.append(
                     KeptNorm(place, type(layer).__name__, 'not a Batch Norm')
                 )
-
-
-def _is_batch_norm(layer: nn.Module | None) -> bool:
-    return is_batch_norm(type(layer))
 
 
 def _reason_to_keep(layer: nn.Module) -> str | None:
@@ -114,30 +102,50 @@ def _channels(layer: nn.Module) -> int:
     return layer.weight.numel()
 
 
-def _groups(layer: nn.Module, place: str, num_groups: int, indivisible: str) -> int:
+def _groups(layer: nn.Module, place: str, num_groups: int | None) -> int:
     channels = _channels(layer)
-    if channels % num_groups == 0:
-        return num_groups
-    divisors = [n for n in range(1, channels + 1) if channels % n == 0]
-    # Of two that are equally near the smaller one, which has more channels in a group.
-    nearest = min(divisors, key=lambda n: abs(n - num_groups))
-    if indivisible == 'error':
+    if num_groups is None:
+        most = max(1, min(_MOST_GROUPS, channels // _LEAST_CHANNELS_PER_GROUP))
+        return next(n for n in range(most, 0, -1) if channels % n == 0)
+    if channels % num_groups:
         raise ValueError(
             f'{place or "the norm"} has {channels} channels, which {num_groups} groups '
-            f"do not divide; give another num_groups, or indivisible='nearest' for "
-            f'{nearest} there'
+            'do not divide; give another num_groups, or none for what fits each norm'
         )
-    return nearest
+    return num_groups
+
+
+def _is_trained(model: nn.Module, place: str) -> bool:
+    """Whether the layer before a norm is trained, or else the next one around it."""
+    while place:
+        path, _, name = place.rpartition('.')
+        # Unlike named_children, with a layer's second name too.
+        beside = model.get_submodule(path)._modules
+        at = list(beside).index(name)
+        layers = list(beside.values())
+        for layer in filter(None, [*layers[:at][::-1], *layers[at + 1 :]]):
+            parameters = [
+                parameter
+                for part in layer.modules()
+                if not is_batch_norm(type(part)) and not isinstance(part, nn.GroupNorm)
+                for parameter in part.parameters(recurse=False)
+            ]
+            if parameters:
+                return any(parameter.requires_grad for parameter in parameters)
+        place = path
+    return False
 
 
 def _group_norm(layer: nn.Module, norm: str, num_groups: int) -> nn.GroupNorm:
     """A Group Norm that starts from a Batch Norm's weight and bias."""
     weight, bias = layer.weight, layer.bias
-    cfg = dict(num_groups=num_groups, eps=layer.eps, affine=weight is not None)
+    channels, affine = _channels(layer), weight is not None
     if has_activation(type(layer)):
-        new = _with_activation(layer, norm, cfg)
+        new = _with_activation(layer, norm, num_groups)
+    elif norm == 'FusedGN':
+        new = FusedGroupNorm(channels, num_groups, layer.eps, affine)
     else:
-        _, new = build_norm_layer(dict(type=norm, **cfg), _channels(layer))
+        new = nn.GroupNorm(num_groups, channels, layer.eps, affine)
     if bias is None:
         new.bias = None
     if weight is not None:
@@ -154,12 +162,15 @@ def _group_norm(layer: nn.Module, norm: str, num_groups: int) -> nn.GroupNorm:
     return new.train(layer.training)
 
 
-def _with_activation(layer: nn.Module, norm: str, cfg: dict) -> nn.GroupNorm:
+def _with_activation(layer: nn.Module, norm: str, num_groups: int) -> nn.GroupNorm:
     """timm's Group Norm with the dropout and the activation of its Batch Norm."""
     # The layer is one of timm's, so it is there.
     from timm.layers import GroupNormAct
 
-    new = GroupNormAct(_channels(layer), **cfg, apply_act=False)
+    affine = layer.weight is not None
+    new = GroupNormAct(
+        _channels(layer), num_groups, layer.eps, affine=affine, apply_act=False
+    )
     new.drop, new.act = layer.drop, layer.act
     if norm == 'FusedGN':
         fuse(new)

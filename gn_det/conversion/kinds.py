@@ -1,10 +1,8 @@
-"""Which layers are Batch Norms, by their class or by its name in a config."""
+"""Which layers are Batch Norms, by their class."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from mmengine.registry import MODELS
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # Batch Norms with code of their own: those of mmcv's operators, the frozen ones that
@@ -19,8 +17,6 @@ _OF_THEIR_OWN = (
 )
 # Where a `forward` comes from that normalises and does nothing else.
 _PLAIN = ('torch.nn.', 'mmcv.', 'mmengine.')
-# Registered by other packages, which need not be there.
-_BY_NAME = ('MMSyncBN', 'NaiveSyncBN')
 
 
 def is_batch_norm(kind: type) -> bool:
@@ -30,22 +26,20 @@ def is_batch_norm(kind: type) -> bool:
     )
 
 
-def reason_to_keep(kind: Any) -> str | None:
-    """Why a norm is not replaced; None for a Batch Norm that is nothing else.
+def is_other_norm(layer: nn.Module | None) -> bool:
+    """Whether a layer is called a norm and has no layers in it."""
+    name = type(layer).__name__.lower()
+    return 'norm' in name and not any(True for _ in layer.children())
 
-    Args:
-        kind: its class, or the `type` of a `norm_cfg`, as mmcv would build it.
-    """
-    cls = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not isinstance(cls, type):
-        named = isinstance(kind, str) and kind.rpartition('.')[2] in _BY_NAME
-        return None if named else 'not a Batch Norm'
-    if not is_batch_norm(cls):
+
+def reason_to_keep(kind: type) -> str | None:
+    """Why a norm is not replaced; None for a Batch Norm that is nothing else."""
+    if not is_batch_norm(kind):
         return 'not a Batch Norm'
-    if has_activation(cls):
+    if has_activation(kind):
         return None
     # An activation, for one, which would be lost with the norm.
-    return None if _only_normalises(cls) else 'does more than normalise'
+    return None if _only_normalises(kind) else 'does more than normalise'
 
 
 def _only_normalises(kind: type) -> bool:
@@ -58,8 +52,3 @@ def has_activation(kind: type) -> bool:
     """Whether it is timm's Batch Norm with an activation, which has a GN beside it."""
     owner = next((base for base in kind.__mro__ if 'forward' in vars(base)), kind)
     return owner.__name__ == 'BatchNormAct2d' and owner.__module__.startswith('timm.')
-
-
-def shown(kind: Any) -> str:
-    """A `type` as a report names it."""
-    return kind.__name__ if isinstance(kind, type) else str(kind)
