@@ -35,6 +35,8 @@ class Limits:
     piece_bytes: int = 128
     # Partials that a merge holds at a time.
     merge: int = 1024
+    # Bytes of maps that an L2 of 50 MB, in two halves, keeps.
+    l2_bytes: int = 30_000_000
 
 
 LIMITS = Limits()

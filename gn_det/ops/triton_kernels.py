@@ -23,6 +23,13 @@ def activate(z, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
+def load_last(p, mask):
+    """A tile in fp32 that no launch of this pass reads again: the L2 drops it first."""
+    x = tl.load(p, mask=mask, other=0.0, eviction_policy='evict_first')
+    return x.to(tl.float32)
+
+
+@triton.jit
 def activation_backward(
     dy,
     x,
@@ -43,7 +50,7 @@ def activation_backward(
     dz = dy
     if ACTIVATION == 'relu':
         if HAS_KEPT:
-            y = tl.load(p_kept, mask=mask, other=0.0).to(tl.float32)
+            y = load_last(p_kept, mask)
         else:
             y = affine(x, mean, scale, shift)
             y = y.to(p_kept.dtype.element_ty).to(tl.float32)
@@ -51,7 +58,7 @@ def activation_backward(
     elif ACTIVATION == 'silu':
         z = affine(x, mean, scale, shift)
         if HAS_KEPT:
-            z += tl.load(p_kept, mask=mask, other=0.0).to(tl.float32)
+            z += load_last(p_kept, mask)
         sigmoid = tl.sigmoid(z)
         dz = dy * (sigmoid * (1.0 + z * (1.0 - sigmoid)))
     if HAS_KEPT:
@@ -216,6 +223,40 @@ def combine_sums(
     return tl.sum(sum1, axis=1), tl.sum(sum2, axis=1)  # [GROUPS]
 
 
+@triton.jit
+def sum_rows(
+    p_sums,
+    p_dweight,
+    p_dbias,
+    i_block,
+    ROWS,
+    C,
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    NEED_DWEIGHT: tl.constexpr,
+    NEED_DBIAS: tl.constexpr,
+):
+    """dbias and dweight of BLOCK_S channels: the rows of sums (2, ROWS, C), added."""
+    o_c = i_block * BLOCK_S + tl.arange(0, BLOCK_S)  # [BLOCK_S]
+    o_r = tl.arange(0, BLOCK_R)  # [BLOCK_R]
+    p_s1 = p_sums + o_r[:, None] * C + o_c[None, :]
+    p_s2 = p_s1 + ROWS.to(tl.int64) * C
+    dbias = tl.zeros((BLOCK_R, BLOCK_S), tl.float32)
+    dweight = tl.zeros((BLOCK_R, BLOCK_S), tl.float32)
+    for row in range(0, ROWS, BLOCK_R):
+        mask = (row + o_r < ROWS)[:, None] & (o_c < C)[None, :]
+        if NEED_DBIAS:
+            dbias += tl.load(p_s1, mask=mask, other=0.0)
+        if NEED_DWEIGHT:
+            dweight += tl.load(p_s2, mask=mask, other=0.0)
+        p_s1 += BLOCK_R * C
+        p_s2 += BLOCK_R * C
+    if NEED_DBIAS:
+        tl.store(p_dbias + o_c, tl.sum(dbias, axis=0), mask=o_c < C)
+    if NEED_DWEIGHT:
+        tl.store(p_dweight + o_c, tl.sum(dweight, axis=0), mask=o_c < C)
+
+
 @triton.jit(do_not_specialize=['ROWS', 'C_UNITS'])
 def gn_bwd_dwdb_kernel(
     p_sums,
@@ -225,27 +266,20 @@ def gn_bwd_dwdb_kernel(
     C_UNITS,
     VEC: tl.constexpr,
     BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    NEED_DWEIGHT: tl.constexpr,
+    NEED_DBIAS: tl.constexpr,
 ):
-    """One program sums the rows of BLOCK_C channels of sums (2, ROWS, C)."""
-    C = C_UNITS * VEC
-    o_c = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)  # [BLOCK_C]
-    o_r = tl.arange(0, BLOCK_R)  # [BLOCK_R]
-    p_s1 = p_sums + o_r[:, None] * C + o_c[None, :]
-    p_s2 = p_s1 + ROWS.to(tl.int64) * C
-    dbias = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    dweight = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    for row in range(0, ROWS, BLOCK_R):
-        mask = (row + o_r < ROWS)[:, None] & (o_c < C)[None, :]
-        if HAS_BIAS:
-            dbias += tl.load(p_s1, mask=mask, other=0.0)
-        if HAS_WEIGHT:
-            dweight += tl.load(p_s2, mask=mask, other=0.0)
-        p_s1 += BLOCK_R * C
-        p_s2 += BLOCK_R * C
-    if HAS_BIAS:
-        tl.store(p_dbias + o_c, tl.sum(dbias, axis=0), mask=o_c < C)
-    if HAS_WEIGHT:
-        tl.store(p_dweight + o_c, tl.sum(dweight, axis=0), mask=o_c < C)
+    """dbias and dweight, where no launch that could do it on the side follows."""
+    sum_rows(
+        p_sums,
+        p_dweight,
+        p_dbias,
+        tl.program_id(0),
+        ROWS,
+        C_UNITS * VEC,
+        BLOCK_R,
+        BLOCK_S,
+        NEED_DWEIGHT,
+        NEED_DBIAS,
+    )

@@ -16,8 +16,10 @@ from gn_det.ops.triton_kernels import (
     combine_sums,
     lane_counts,
     load_channels,
+    load_last,
     merge_moments,
     reciprocal_std,
+    sum_rows,
     welford_update,
 )
 
@@ -62,7 +64,7 @@ def gn_fwd_kernel(
     weight, bias = load_channels(p_weight, p_bias, o_c, m_l, HAS_WEIGHT, HAS_BIAS)
     z = affine(x, mean, rstd * weight, bias)
     if HAS_RESIDUAL:
-        z += tl.load(p_residual + o_x + o_l, mask=m_l, other=0.0).to(tl.float32)
+        z += load_last(p_residual + o_x + o_l, m_l)
     tl.store(p_y + o_x + o_l, activate(z, ACTIVATION), mask=m_l)
 
 
@@ -129,6 +131,7 @@ def gn_apply_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    STORE_POLICY: tl.constexpr,
 ):
     """One program merges its group's partials, then normalises the same slice."""
     CB = (D + BLOCK_D - 1) // BLOCK_D
@@ -170,11 +173,12 @@ def gn_apply_kernel(
     o_tile = o_d[:, None] * HW + o_hw[None, :]  # [BLOCK_D, BLOCK_HW]
     for i in range(0, TILES):
         mask = m_d[:, None] & (start + i * BLOCK_HW + o_hw < HW)[None, :]
-        x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        x = load_last(p_x + o_x + o_tile, mask)
         z = affine(x, mean[:, None], scale, shift)
         if HAS_RESIDUAL:
-            z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        tl.store(p_y + o_x + o_tile, activate(z, ACTIVATION), mask=mask)
+            z += load_last(p_residual + o_x + o_tile, mask)
+        y = activate(z, ACTIVATION)
+        tl.store(p_y + o_x + o_tile, y, mask=mask, eviction_policy=STORE_POLICY)
         o_x += BLOCK_HW
 
 
@@ -297,7 +301,10 @@ def gn_bwd_partial_kernel(
     for i in range(0, TILES):
         mask = m_d[:, None] & (start + i * BLOCK_HW + o_hw < HW)[None, :]
         x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        if HAS_KEPT:  # The next launch reads dresidual instead.
+            dy = load_last(p_dy + o_x + o_tile, mask)
+        else:
+            dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
         dz = activation_backward(
             dy,
             x,
@@ -324,7 +331,7 @@ def gn_bwd_partial_kernel(
     tl.store(p_part + pid.to(tl.int64) * 2 + 1, tl.sum(weight * sum2))
 
 
-@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'D', 'G'])
+@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'ROWS', 'D', 'G'])
 def gn_bwd_dx_kernel(
     p_dy,
     p_x,
@@ -334,9 +341,13 @@ def gn_bwd_dx_kernel(
     p_rstd,
     p_dx,
     p_part,
+    p_sums,
+    p_dweight,
+    p_dbias,
     HW_UNITS,
     TILES,
     SPLITS,
+    ROWS,
     D,
     G,
     VEC: tl.constexpr,
@@ -346,10 +357,34 @@ def gn_bwd_dx_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    STORE_POLICY: tl.constexpr,
+    NEED_DWEIGHT: tl.constexpr,
+    NEED_DBIAS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
 ):
-    """One program merges its group's sums, then writes dx of the same slice."""
+    """dx: a program merges its group's sums, then writes its slice; dweight, dbias."""
     CB = (D + BLOCK_D - 1) // BLOCK_D
     pid = tl.program_id(0)
+    if NEED_DWEIGHT or NEED_DBIAS:
+        # The first programs add the rows of channel sums: a launch of their own would
+        # take longer than they do.
+        columns = (G * D + BLOCK_S - 1) // BLOCK_S
+        if pid < columns:
+            sum_rows(
+                p_sums,
+                p_dweight,
+                p_dbias,
+                pid,
+                ROWS,
+                G * D,
+                BLOCK_R,
+                BLOCK_S,
+                NEED_DWEIGHT,
+                NEED_DBIAS,
+            )
+            return
+        pid -= columns
     HW = HW_UNITS * VEC
     i_rows = pid // SPLITS
     i_group = i_rows // CB
@@ -373,8 +408,8 @@ def gn_bwd_dx_kernel(
     o_tile = o_d[:, None] * HW + o_hw[None, :]  # [BLOCK_D, BLOCK_HW]
     for i in range(0, TILES):
         mask = m_d[:, None] & (start + i * BLOCK_HW + o_hw < HW)[None, :]
-        x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        x = load_last(p_x + o_x + o_tile, mask)
+        dy = load_last(p_dy + o_x + o_tile, mask)
         dz = activation_backward(
             dy,
             x,
@@ -388,5 +423,5 @@ def gn_bwd_dx_kernel(
             ACTIVATION,
         )
         dx = dz * scale - shift1 - (x - mean) * rstd * shift2
-        tl.store(p_dx + o_x + o_tile, dx, mask=mask)
+        tl.store(p_dx + o_x + o_tile, dx, mask=mask, eviction_policy=STORE_POLICY)
         o_x += BLOCK_HW

@@ -18,7 +18,9 @@ from gn_det.ops.triton_kernels import (
     combine_sums,
     lane_counts,
     load_channels,
+    load_last,
     reciprocal_std,
+    sum_rows,
     welford_update,
 )
 
@@ -128,7 +130,7 @@ def gn_fwd_nhwc_kernel(
     scale = repeat_in_pieces(rstd, BLOCK_D, BLOCK_C) * weight
     z = affine(x, centre[None, :], scale[None, :], bias[None, :])
     if HAS_RESIDUAL:
-        z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        z += load_last(p_residual + o_x + o_tile, mask)
     tl.store(p_y + o_x + o_tile, activate(z, ACTIVATION), mask=mask)
 
 
@@ -210,6 +212,7 @@ def gn_apply_nhwc_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    STORE_POLICY: tl.constexpr,
 ):
     """One program merges its groups' partials, then normalises the same slice."""
     PIECES: tl.constexpr = BLOCK_C // BLOCK_D
@@ -252,11 +255,12 @@ def gn_apply_nhwc_kernel(
     o_tile = o_hw[:, None] * C + o_c[None, :]  # [BLOCK_HW, BLOCK_C]
     for i in range(0, TILES):
         mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
-        x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        x = load_last(p_x + o_x + o_tile, mask)
         z = affine(x, centre[None, :], scale[None, :], bias[None, :])
         if HAS_RESIDUAL:
-            z += tl.load(p_residual + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        tl.store(p_y + o_x + o_tile, activate(z, ACTIVATION), mask=mask)
+            z += load_last(p_residual + o_x + o_tile, mask)
+        y = activate(z, ACTIVATION)
+        tl.store(p_y + o_x + o_tile, y, mask=mask, eviction_policy=STORE_POLICY)
         o_x += BLOCK_HW * C
 
 
@@ -398,7 +402,10 @@ def gn_bwd_partial_nhwc_kernel(
     for i in range(0, TILES):
         mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
         x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        if HAS_KEPT:  # The next launch reads dresidual instead.
+            dy = load_last(p_dy + o_x + o_tile, mask)
+        else:
+            dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
         dz = activation_backward(
             dy,
             x,
@@ -427,7 +434,7 @@ def gn_bwd_partial_nhwc_kernel(
     tl.store(p_part + o_part * 2 + 1, piece2, mask=m_group)
 
 
-@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'C_UNITS', 'D'])
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'ROWS', 'C_UNITS', 'D'])
 def gn_bwd_dx_nhwc_kernel(
     p_dy,
     p_x,
@@ -437,9 +444,13 @@ def gn_bwd_dx_nhwc_kernel(
     p_rstd,
     p_dx,
     p_part,
+    p_sums,
+    p_dweight,
+    p_dbias,
     HW,
     TILES,
     SPLITS,
+    ROWS,
     C_UNITS,
     D,
     VEC: tl.constexpr,
@@ -451,14 +462,38 @@ def gn_bwd_dx_nhwc_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    STORE_POLICY: tl.constexpr,
+    NEED_DWEIGHT: tl.constexpr,
+    NEED_DBIAS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr,
 ):
-    """One program merges its groups' sums, then writes dx of the same slice."""
+    """dx: a program merges its groups' sums, then writes its slice; dweight, dbias."""
     PIECES: tl.constexpr = BLOCK_C // BLOCK_D
     C = C_UNITS * VEC
     G = C // D
     CB = (D + BLOCK_D - 1) // BLOCK_D
     BLOCKS = (G * CB + PIECES - 1) // PIECES
     pid = tl.program_id(0)
+    if NEED_DWEIGHT or NEED_DBIAS:
+        # The first programs add the rows of channel sums: a launch of their own would
+        # take longer than they do.
+        columns = (C + BLOCK_S - 1) // BLOCK_S
+        if pid < columns:
+            sum_rows(
+                p_sums,
+                p_dweight,
+                p_dbias,
+                pid,
+                ROWS,
+                C,
+                BLOCK_R,
+                BLOCK_S,
+                NEED_DWEIGHT,
+                NEED_DBIAS,
+            )
+            return
+        pid -= columns
     i_block = pid % BLOCKS
     i_split = pid // BLOCKS % SPLITS
     i_n = pid // BLOCKS // SPLITS
@@ -483,8 +518,8 @@ def gn_bwd_dx_nhwc_kernel(
     o_tile = o_hw[:, None] * C + o_c[None, :]  # [BLOCK_HW, BLOCK_C]
     for i in range(0, TILES):
         mask = (start + i * BLOCK_HW + o_hw < HW)[:, None] & m_c[None, :]
-        x = tl.load(p_x + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(p_dy + o_x + o_tile, mask=mask, other=0.0).to(tl.float32)
+        x = load_last(p_x + o_x + o_tile, mask)
+        dy = load_last(p_dy + o_x + o_tile, mask)
         dz = activation_backward(
             dy,
             x,
@@ -498,5 +533,5 @@ def gn_bwd_dx_nhwc_kernel(
             ACTIVATION,
         )
         dx = dz * scale - shift1 - (x - centre) * inv * shift2
-        tl.store(p_dx + o_x + o_tile, dx, mask=mask)
+        tl.store(p_dx + o_x + o_tile, dx, mask=mask, eviction_policy=STORE_POLICY)
         o_x += BLOCK_HW * C

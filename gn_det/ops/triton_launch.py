@@ -49,6 +49,7 @@ class LaunchConfig:
     G: int
     channels_last: bool
     vector: int
+    beyond_l2: bool
     fwd: Tile
     bwd: Tile
     bwd_sums: Tile
@@ -81,6 +82,7 @@ class LaunchConfig:
             G=G,
             channels_last=channels_last,
             vector=16 // itemsize,
+            beyond_l2=N * C * HW * itemsize > task.limits.l2_bytes,
             fwd=on_chip(task, forward=True) or split(task, forward=True),
             bwd=on_chip(task, forward=False) or bwd_split,
             bwd_sums=bwd_split,
@@ -90,6 +92,15 @@ class LaunchConfig:
     def VEC(self) -> int:
         """Elements of a contiguous map's rows that move together."""
         return min(self.HW & -self.HW, self.vector)
+
+    @property
+    def store_policy(self) -> str:
+        """How y and dx of the split regime are written.
+
+        A map that the L2 keeps is there for the next layer; a larger one would only
+        displace what this pass reads again.
+        """
+        return 'evict_first' if self.beyond_l2 else ''
 
     def sum_rows(self, tile: Tile) -> int:
         """Rows of the buffer of channel sums: one per sample and split."""
@@ -330,9 +341,10 @@ class FwdPlan:
 
 @dataclass(frozen=True)
 class BwdPlan:
-    """The backward launches: on chip or partials then dx, and dweight/dbias.
+    """The backward launches: on chip, or partials then dx, which adds up dweight/dbias.
 
-    `part` is the shape of the partials. The channel sums have `rows` rows.
+    `dwdb` does that where no `dx` follows. `part` is the shape of the partials. The
+    channel sums have `rows` rows.
     """
 
     config: LaunchConfig
@@ -377,6 +389,7 @@ def plan_fwd(
     else:
         stats, apply = nchw.gn_stats_partial_kernel, nchw.gn_apply_kernel
     apply_sizes = {**sizes, 'BLOCK_P': tile.BLOCK_P}
+    flags['STORE_POLICY'] = config.store_policy
     return FwdPlan(
         config,
         Launch(stats, tile.programs, warps, scalars, **sizes),
@@ -411,33 +424,35 @@ def plan_bwd(
     suffix = '_nhwc_kernel' if config.channels_last else '_kernel'
     first = getattr(kernels, ('gn_bwd' if tile.on_chip else 'gn_bwd_partial') + suffix)
     sums = Launch(first, tile.programs, tile.num_warps, scalars, **sizes, **flags)
-    dx = None
+    BLOCK_S = 8  # one 32-byte sector, so that narrow layers fill several SMs
+    columns = triton.cdiv(config.C, BLOCK_S) if store_sums else 0
+    needs = {'NEED_DWEIGHT': need_dweight, 'NEED_DBIAS': need_dbias, 'BLOCK_S': BLOCK_S}
+    dx = dwdb = None
     if need_dx and not tile.on_chip:
         # Behind a residual this kernel reads the dz that the first wrote as dresidual.
         dx = Launch(
             getattr(kernels, 'gn_bwd_dx' + suffix),
-            tile.programs,
+            columns + tile.programs,
             tile.num_warps,
             scalars,
             **sizes,
             **affine,
+            **needs,
             BLOCK_P=tile.BLOCK_P,
+            BLOCK_R=16 * tile.num_warps,
             ACTIVATION=None if kept else activation,
+            STORE_POLICY=config.store_policy,
         )
-    dwdb = None
-    if store_sums:
-        BLOCK_C = 8  # one 32-byte sector, so that narrow layers fill several SMs
+    elif store_sums:
         VEC = min(config.C & -config.C, 4)
         dwdb = Launch(
             shared.gn_bwd_dwdb_kernel,
-            triton.cdiv(config.C, BLOCK_C),
+            columns,
             4,
             {'ROWS': scalars['ROWS'], 'C_UNITS': config.C // VEC},
             VEC=VEC,
             BLOCK_R=128,
-            BLOCK_C=BLOCK_C,
-            HAS_WEIGHT=need_dweight,
-            HAS_BIAS=need_dbias,
+            **needs,
         )
     part = _part(config, tile)
     return BwdPlan(config, tile, sums, dx, dwdb, part, scalars['ROWS'])
@@ -686,7 +701,9 @@ def group_norm_bwd(
         | rstd.data_ptr()
     )
     dz = x if dresidual is None else dresidual
-    sums = x if plan.dwdb is None else _empty(mean, (2, plan.rows, shape[1]))
+    no_sums = dweight is None and dbias is None
+    sums = x if no_sums else _empty(mean, (2, plan.rows, shape[1]))
+    totals = (sums, x if dweight is None else dweight, x if dbias is None else dbias)
     inputs = (dy, x, kept, weight, bias, mean, rstd)
     if plan.tile.on_chip:
         plan.sums(aligned, *inputs, dx, dz, sums)
@@ -695,11 +712,10 @@ def group_norm_bwd(
         plan.sums(aligned, *inputs, dz, sums, part)
         if plan.dx is not None:
             dz = dy if dresidual is None else dresidual
-            plan.dx(aligned, dz, x, weight, bias, mean, rstd, dx, part)
+            pointers = (dz, x, weight, bias, mean, rstd, dx, part)
+            plan.dx(aligned, *pointers, *totals)
     if plan.dwdb is not None:
-        p_dweight = x if dweight is None else dweight
-        p_dbias = x if dbias is None else dbias
-        plan.dwdb(aligned, sums, p_dweight, p_dbias)
+        plan.dwdb(aligned, *totals)
     return dx, dweight, dbias, dresidual
 
 
