@@ -199,6 +199,20 @@ def _shift(function: Callable):
     return make
 
 
+def _funnel_shift(options, kind, dtype):
+    """shf.l.wrap: the upper half of b:a, shifted left by the count modulo 32."""
+    if options != ('l', 'wrap') or kind != 'b32':
+        return None
+
+    def shift(a, b, count):
+        both = a.astype('u8') | (b.astype('u8') << np.uint64(32))
+        return ((both << (count & np.uint32(31)).astype('u8')) >> np.uint64(32)).astype(
+            dtype
+        )
+
+    return Operation((dtype, dtype, 'u4'), shift)
+
+
 def _extract(options, kind, dtype):
     """bfe: `length` bits from `start`."""
     if options or kind not in ('u32', 's32'):
@@ -350,6 +364,7 @@ _OPERATIONS = {
     'not': _logical(np.bitwise_not, 1),
     'shl': _shift(np.left_shift),
     'shr': _shift(np.right_shift),
+    'shf': _funnel_shift,
     'bfe': _extract,
     'prmt': _permute,
     'selp': _select,

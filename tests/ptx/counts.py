@@ -13,8 +13,8 @@ BANKS = 32
 _CLASSES = {
     'move': ('mov',),
     'integer': (
-        *('and', 'or', 'xor', 'not', 'shl', 'shr', 'bfe', 'prmt', 'selp', 'setp'),
-        *('add', 'sub', 'mul', 'mad', 'min', 'max', 'neg', 'abs', 'div', 'rem'),
+        *('and', 'or', 'xor', 'not', 'shl', 'shr', 'shf', 'bfe', 'prmt', 'selp'),
+        *('add', 'sub', 'mul', 'mad', 'min', 'max', 'neg', 'abs', 'div', 'rem', 'setp'),
     ),
     'special': ('sqrt', 'rcp', 'rsqrt', 'ex2', 'lg2'),
     'convert': ('cvt',),
