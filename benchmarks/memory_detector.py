@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.arguments import output_folder, positive
 from benchmarks.detector_data import padded
 from benchmarks.detectors import AFFINE, DEPTHS, VARIANTS, build
-from benchmarks.kept_memory import PARTS, Counted, count_fake
+from benchmarks.kept_memory import Counted, count_fake
 from benchmarks.results import (
     MEMORY_COLUMNS,
     RESULTS,
@@ -31,6 +31,7 @@ from benchmarks.results import (
     rounded,
     write_rows,
 )
+from gn_det.workbench.inspection.kept_memory import PARTS
 
 COUNTED = {
     **VARIANTS,

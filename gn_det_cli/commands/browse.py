@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     with quiet_imports():
         from gn_det.workbench.errors import UserError
         from gn_det.workbench.inputs.config import load_config
-        from gn_det.workbench.inspection import write_sheet
+        from gn_det.workbench.inspection.sheet import write_sheet
         from gn_det.workbench.runtime.arguments import read_options
         from gn_det.workbench.runtime.outputs import check_file
     if args.number < 1:

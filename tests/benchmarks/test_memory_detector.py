@@ -12,10 +12,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from benchmarks import memory_detector
 from benchmarks.detectors import VARIANTS, build
-from benchmarks.kept_memory import PARTS, cuda_norm_policy, kept_by, run_parts
+from benchmarks.kept_memory import cuda_norm_policy
 from benchmarks.memory_detector import BASELINE
 from benchmarks.results import MEMORY_COLUMNS, read_rows
 from gn_det.ops import recompute_activations
+from gn_det.workbench.inspection.kept_memory import PARTS, kept_by, run_parts
 
 SMALL = (2, 3, 64, 96)
 REGIONS = (3, 2)

@@ -162,7 +162,8 @@ def test_the_guide_has_the_commands_people_start_with():
     text = '\n'.join(commands())
     found = set(re.findall(r'(?:gn-det|-m gn_det) (\w+)', text))
     assert found == {
-        'browse', 'demo', 'init', 'publish', 'report', 'shapes', 'test', 'train', 'zoo',
+        'browse', 'demo', 'info', 'init', 'publish', 'report', 'shapes', 'test',
+        'train', 'zoo',
     }  # fmt: skip
 
 
