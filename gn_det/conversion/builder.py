@@ -20,6 +20,8 @@ from gn_det.conversion.pretrained import (
 from gn_det.conversion.report import NormReport
 from gn_det.fusion import fuse as fuse_norms
 
+_NEEDS_PROCESS_GROUP = ('MMSyncBN', 'mmcv.MMSyncBN', 'mmengine.MMSyncBN')
+
 
 def group_norm_model(
     of: str | type | None = None,
@@ -50,6 +52,8 @@ def group_norm_model(
         raise ValueError("of: name the type of the model, such as of='FasterRCNN'")
     if norm is None and not fuse:
         raise ValueError('give norm=dict() to replace Batch Norm, fuse=True, or both')
+    if norm is not None and norm.get('parts') is None:
+        settings = without_process_group(settings)
     model = MODELS.build(dict(type=of, **settings))
     if norm is not None:
         given = dict(norm)
@@ -69,6 +73,18 @@ def group_norm_model(
     return model
 
 
+def without_process_group(settings: Any) -> Any:
+    """Settings with BN for mmcv's synchronised one, which one process cannot build."""
+    if isinstance(settings, Mapping):
+        changed = {k: without_process_group(v) for k, v in settings.items()}
+        if changed.get('type') in _NEEDS_PROCESS_GROUP:
+            changed['type'] = 'BN'
+        return type(settings)(changed)
+    if isinstance(settings, (list, tuple)):
+        return type(settings)(map(without_process_group, settings))
+    return settings
+
+
 def _name_unfit_weights(model: nn.Module, report: NormReport) -> None:
     places = [change.place for change in report.changed]
     for name, module in model.named_modules():
@@ -79,7 +95,7 @@ def _name_unfit_weights(model: nn.Module, report: NormReport) -> None:
             if is_public(checkpoint) and not says_group_norm(checkpoint):
                 print_log(
                     f'{prefix}init_cfg: {checkpoint} does not fit Group Norm; set it '
-                    f'to None, and frozen_stages to -1: {instead(module)}',
+                    f'to None, and leave frozen_stages out: {instead(module)}',
                     logger='current',
                     level=logging.WARNING,
                 )

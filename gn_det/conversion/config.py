@@ -11,6 +11,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
+from gn_det.conversion.builder import without_process_group
 from gn_det.conversion.model import convert_model
 from gn_det.conversion.pretrained import (
     checkpoints_of,
@@ -98,7 +99,7 @@ def _built(settings: Any, scope: str | None) -> nn.Module:
     """The stock model, to look at its norms; without memory where it goes so."""
 
     def build() -> nn.Module:
-        given = copy.deepcopy(settings)
+        given = without_process_group(copy.deepcopy(settings))
         if given['type'] == BUILDER:
             given['type'] = given['of']
             for key in _OF_BUILDER:
@@ -142,9 +143,10 @@ def _drop_what_was_for_batch_norm(
         dropped = _drop_weights(node, place, module, report)
         frozen = node.get('frozen_stages')
         if dropped and isinstance(frozen, int) and frozen >= 0:
-            node['frozen_stages'] = -1
+            # The number that means none differs; it is every class's default.
+            del node['frozen_stages']
             report.notes.append(
-                f'{place}frozen_stages is -1 now, not {frozen}: without their weights '
+                f'{place}frozen_stages={frozen} is left out: without their weights '
                 'these stages have to be trained'
             )
         if node.get('norm_eval'):

@@ -20,8 +20,8 @@ from mmengine.registry.build_functions import build_from_cfg
 from gn_det.workbench.errors import UserError
 
 _MISTAKES = (
-    AssertionError, AttributeError, KeyError, NotImplementedError, OSError, TypeError,
-    ValueError,
+    AssertionError, AttributeError, ImportError, KeyError, OSError, RuntimeError,
+    TypeError, ValueError,
 )  # fmt: skip
 
 
