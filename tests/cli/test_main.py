@@ -60,6 +60,19 @@ def test_every_python_tool_is_tried_above():
     assert found - set(COMMANDS) == {'quickstart'}
 
 
+@pytest.mark.parametrize('name', ['browse', 'info', 'init', 'train'])
+def test_help_says_what_a_command_does_and_with_which_flags(name):
+    done = call(name, '--help')
+    assert (done.returncode, done.stderr) == (0, '')
+    flags = {
+        'browse': '--split --number --out',
+        'info': '--size --cfg-options',
+        'init': '--images --val --base --load-from --epochs --overwrite',
+        'train': '--load-from --resume',
+    }
+    assert all(flag in done.stdout for flag in flags[name].split())
+
+
 def test_the_module_is_the_command():
     done = run(sys.executable, '-m', 'gn_det', '--help')
     assert done.stdout == build_parser().format_help()

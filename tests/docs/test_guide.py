@@ -21,6 +21,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.registry import HOOKS, VISBACKENDS
 
 from gn_det.workbench.datasets import ShapesSpec, generate_shapes
 from gn_det_cli.main import main
@@ -177,6 +178,19 @@ def test_own_config_is_what_init_writes(tmp_path, monkeypatch):
     number = re.compile(r'[\d.]+(?=[ ,)\n])')
     shown = snippet("data_root = 'data/mine/'")
     assert number.sub('0', written) == number.sub('0', shown)
+
+
+def test_lines_people_add():
+    """They fit a config that `init` wrote; what they name can be built."""
+    own = snippet("data_root = 'data/mine/'") + snippet('EarlyStoppingHook')
+    cfg = Config.fromstring(own, file_format='.py')
+    assert cfg.optim_wrapper.optimizer.type == 'SGD'
+    for hook in cfg.custom_hooks:
+        settings = {k: v for k, v in hook.items() if k != '_scope_'}
+        assert HOOKS.build(settings).priority
+    names = [backend.type for backend in cfg.visualizer.vis_backends]
+    assert all(VISBACKENDS.get(name) for name in names)
+    assert cfg.visualizer.type == 'DetLocalVisualizer'
 
 
 def test_own_config_is_the_zoo_config_with_other_data():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ from mmengine.config import Config
 from gn_det.version import __version__
 from gn_det.workbench.runtime import progress
 from gn_det.workbench.runtime.progress import ProgressHook, enable_tensorboard
+from gn_det.workbench.runtime.quiet_runner import QuietRunner
 
 
 class Runner:
@@ -98,3 +101,23 @@ def test_tensorboard_where_it_is_installed(monkeypatch, installed):
         enable_tensorboard(cfg)
     extra = ['TensorboardVisBackend'] if installed else []
     assert backends(cfg) == ['Mine', *extra]
+
+
+def test_ap_from_0_to_1_is_not_on_the_screen(monkeypatch):
+    """Which `ProgressHook` shows in percent; other scores have no other place."""
+    screen = io.StringIO()
+    logger = logging.Logger('run', logging.INFO)
+    logger.addHandler(logging.StreamHandler(screen))
+    monkeypatch.setattr(QuietRunner.__base__, 'build_logger', lambda *_, **__: logger)
+    QuietRunner.__new__(QuietRunner).build_logger()
+    for line in (
+        'Epoch(val) [4][100/100]  coco/segm_mAP: 0.5212',
+        'The best checkpoint with 0.5212 coco/bbox_mAP at 4 epoch is saved',
+        'epoch 4/8 | box AP 52.1',
+        'Epoch(val) [4][100/100]  coco/AR@100: 0.5',
+    ):
+        logger.info(line)
+    assert screen.getvalue().splitlines() == [
+        'epoch 4/8 | box AP 52.1',
+        'Epoch(val) [4][100/100]  coco/AR@100: 0.5',
+    ]
