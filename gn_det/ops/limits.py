@@ -14,8 +14,7 @@ class Limits:
 
     Elements of a tile that stays in registers: 32 a thread in 16 warps (twice as many
     spill). Bytes in flight of a split tile: 64 a thread in 8 warps. Two such programs
-    fit on an SM; contiguous maps take four waves of them, as their group has few
-    partials to merge, channels-last maps one.
+    fit on an SM.
     """
 
     # Largest tile kept on chip, forward and backward, in elements.
@@ -28,13 +27,13 @@ class Limits:
     # A tile of the split regime, forward in bytes, backward in elements.
     split_fwd_bytes: int = 16384
     split_bwd: int = 4096
-    # Programs that run on an SM at the same time, and how many times as many there are.
+    # Programs that run on an SM at the same time.
     programs_per_sm: int = 2
-    waves_nchw: int = 4
     # Bytes of adjacent channels that a channels-last program reads.
     piece_bytes: int = 128
-    # Partials that a merge holds at a time.
-    merge: int = 1024
+    # Partials that a merge holds at a time, of all groups of a program: twice as many
+    # take twice the registers.
+    merge: int = 2048
     # Bytes of maps that an L2 of 50 MB, in two halves, keeps.
     l2_bytes: int = 30_000_000
 

@@ -153,34 +153,48 @@ def _on_chip_warps(elements: int, forward: bool) -> int:
     return _warps(elements, 32 if forward else 16, 16)
 
 
+# What a program costs beside its tiles, in tiles: its start, its merges, its end.
+_PROGRAM_IN_TILES = 2
+
+
 def _split_tile(
     task: _Task,
     forward: bool,
     block: tuple[int, int, int],
     rows: int,
     pieces: int,
-    programs: int,
     merge: int,
 ) -> Tile:
     """A split tile of block (BLOCK_D, BLOCK_C, BLOCK_HW).
 
-    `rows` programs cover a map's channels, `pieces` of them one group's; HW is split so
-    that there are about `programs` in all.
+    `rows` programs cover a map's channels, `pieces` of them one group's. HW is split so
+    that as many programs as run at the same time have much the same to do.
     """
     BLOCK_D, BLOCK_C, BLOCK_HW = block
+    elements = (BLOCK_C or BLOCK_D) * BLOCK_HW
+    whole = task.split_elements(forward)
     tiles = triton.cdiv(task.HW, BLOCK_HW)
-    steps = min(tiles, max(1, round(tiles * rows / programs)))
+    # More programs of a smaller tile run at the same time, 32 on an SM at most.
+    wave = task.one_wave * max(1, min(16, whole // elements))
+
+    def steps_in(waves: int) -> int:
+        return triton.cdiv(tiles, max(1, min(tiles, waves * wave // rows)))
+
+    fewest = triton.cdiv(rows, wave)
+    _, steps = min(
+        (waves * (steps_in(waves) + _PROGRAM_IN_TILES), steps_in(waves))
+        for waves in range(fewest, fewest + 4)
+    )
     splits = triton.cdiv(tiles, steps)
     # Not from the splits at hand: a kernel for each size of map would have to be
     # compiled. The merge is a loop, and these are about as many as there ever are.
-    partials = pieces * triton.cdiv(programs, rows)
-    per_thread = task.split_elements(forward) // 256
+    partials = pieces * triton.cdiv(wave, rows)
     return Tile(
         on_chip=False,
         BLOCK_D=BLOCK_D,
         BLOCK_C=BLOCK_C,
         BLOCK_HW=BLOCK_HW,
-        num_warps=_warps((BLOCK_C or BLOCK_D) * BLOCK_HW, per_thread, 8),
+        num_warps=_warps(elements, whole // 256, 8),
         programs=rows * splits,
         splits=splits,
         steps=steps,
@@ -222,7 +236,6 @@ def _split_nchw(task: _Task, forward: bool) -> Tile:
         (BLOCK_D, 0, BLOCK_HW),
         rows=groups * pieces,
         pieces=pieces,
-        programs=task.limits.waves_nchw * task.one_wave,
         merge=task.limits.merge,
     )
 
@@ -271,7 +284,6 @@ def _split_nhwc(task: _Task, forward: bool) -> Tile:
         (BLOCK_D, BLOCK_C, BLOCK_HW),
         rows=columns,
         pieces=pieces,
-        programs=task.one_wave,
         merge=max(1, task.limits.merge * BLOCK_D // BLOCK_C),
     )
 

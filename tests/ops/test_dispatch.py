@@ -10,6 +10,7 @@ import threading
 import pytest
 import torch
 
+from benchmarks.shapes import SHAPES
 from gn_det.ops import dispatch, group_norm, implementation, triton_launch
 from gn_det.ops import unsupported_reason as reason
 from tests.ops.cases import DEVICE, LIMITS, make_case
@@ -407,3 +408,26 @@ def test_arguments_come_in_the_order_in_which_launch_passes_them():
                 for argument in kernel.arg_names
             ]
             assert ranks == sorted(ranks), name
+
+
+@pytest.mark.parametrize('itemsize', [2, 4])
+@pytest.mark.parametrize('channels_last', [False, True], ids=['nchw', 'nhwc'])
+def test_no_grid_is_slightly_more_than_runs_at_once(channels_last, itemsize):
+    """272 programs on 264 places would take twice as long as 264 do."""
+    seen = 0
+    for shape in SHAPES:
+        config = triton_launch.LaunchConfig.for_shape(
+            shape.N,
+            shape.C,
+            shape.H * shape.W,
+            shape.G,
+            itemsize=itemsize,
+            channels_last=channels_last,
+        )
+        for tile in (config.fwd, config.bwd):
+            if not tile.on_chip:
+                places = 132 * LIMITS['on-chip'].programs_per_sm * 8 // tile.num_warps
+                waves = tile.programs / places
+                assert waves <= 1 or waves % 1 > 0.5, (shape.name, tile)
+                seen += 1
+    assert seen > len(SHAPES)
