@@ -33,6 +33,7 @@ SCORES = (
     'AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100',
 )  # fmt: skip
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+LEAST_THRESHOLD = 0.1
 # Axis of the classes in what COCOeval accumulates.
 _CLASS_AXIS = {'precision': 2, 'recall': 1, 'scores': 2}
 
@@ -51,6 +52,19 @@ class CocoScores:
     values: dict[str, float]
     class_ap: dict[str, float]
     precision: np.ndarray = field(compare=False)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a class gives if detections that score less than `threshold` are dropped.
+
+    From 0 to 1, at IoU 0.50.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
 
 
 class Comparison:
@@ -169,6 +183,49 @@ class Comparison:
             for image, count in sorted(counts.items())
             if count
         }
+
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        """By name of the class, the threshold whose detections have the highest F1.
+
+        Thresholds below `LEAST_THRESHOLD`, where most detections are, are not tried.
+        Classes without objects, and those of which nothing is found, are left out.
+        Crowds, and detections of them, do not count.
+        """
+        points = {}
+        for category in self.classes:
+            with _quiet():
+                part = self._evaluated(
+                    _Evaluation, category['id'], LEAST_THRESHOLD,
+                    iouThrs=IOU_THRESHOLDS[:1], areaRng=[[0, 1e10]], areaRngLbl=['all'],
+                    maxDets=[100],
+                )  # fmt: skip
+            truth = part.cocoGt.anns
+            matched = {}
+            for pair in part.eval['matched']:
+                detection, annotation = map(int, pair.split('_'))
+                matched[detection] = not truth[annotation]['iscrowd']
+            count = sum(not one['iscrowd'] for one in truth.values())
+            # A detection of a crowd is neither right nor wrong.
+            judged = sorted(
+                (one['score'], matched.get(key, False))
+                for key, one in part.cocoDt.anns.items()
+                if matched.get(key, True)
+            )[::-1]
+            right = np.cumsum([is_right for _, is_right in judged])
+            if not count or not len(right) or not right[-1]:
+                continue
+            f1 = 2 * right / (np.arange(1, len(right) + 1) + count)
+            # Equal scores are dropped together.
+            scores = np.array([score for score, _ in judged])
+            f1[:-1][scores[:-1] == scores[1:]] = 0
+            best = int(f1.argmax())
+            points[category['name']] = OperatingPoint(
+                float(scores[best]),
+                float(right[best] / (best + 1)),
+                float(right[best] / count),
+                float(f1[best]),
+            )
+        return points
 
     def _by_class(
         self, records: Sequence[Mapping[str, Any]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,12 +18,20 @@ from faster_coco_eval.core import mask as safe_mask
 
 from gn_det.workbench.atomic_files import replacing
 from gn_det.workbench.errors import UserError
-from gn_det.workbench.evaluation.coco_scores import CocoScores, Comparison, is_finite
+from gn_det.workbench.evaluation.coco_scores import (
+    CocoScores,
+    Comparison,
+    OperatingPoint,
+    is_finite,
+)
+from gn_det.workbench.evaluation.confusion import Confusion, confusions
 from gn_det.workbench.evaluation.text import printable
 
 # What a detection must score to count for an image, and to be painted.
 SCORE_THRESHOLD = 0.3
 _IMAGES = 4
+# All there are for 31 classes and nothing.
+_CONFUSIONS = 1024
 _MOST_BYTES = 2**26
 # -1 is COCO's word for what is not defined.
 _Score = Annotated[float, msgspec.Meta(ge=-1, le=1)]
@@ -86,6 +94,9 @@ class KeptScores:
         iou_thresholds, precision: precision at these IoUs for 101 recalls, the mean
             over the classes.
         best, worst: at most four images each, the best and the worst first.
+        operating_points: `Comparison.operating_points`, as far as a class has one.
+        confusions: of `confusion.confusions` at `SCORE_THRESHOLD`, the most frequent.
+            Both are empty in files of releases before 0.2.
     """
 
     values: dict[str, _Score]
@@ -94,6 +105,8 @@ class KeptScores:
     precision: tuple[Annotated[tuple[_Score, ...], _RECALLS], ...]
     best: tuple[RankedImage, ...]
     worst: tuple[RankedImage, ...]
+    operating_points: dict[str, OperatingPoint] = field(default_factory=dict)
+    confusions: tuple[Confusion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,17 @@ def kept_scores(
         precision=tuple(map(tuple, scores.precision.round(4).tolist())),
         best=shown(best),
         worst=shown(worst),
+        operating_points={
+            printable(name): point
+            for name, point in comparison.operating_points().items()
+        },
+        confusions=tuple(
+            Confusion(
+                *(name and printable(name) for name in (one.truth, one.found)),
+                count=one.count,
+            )
+            for one in confusions(comparison, SCORE_THRESHOLD)[:_CONFUSIONS]
+        ),
     )
 
 

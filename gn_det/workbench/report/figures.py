@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from gn_det.workbench.evaluation.confusion import Confusion
 from gn_det.workbench.evaluation.kept_scores import KeptScores
 from gn_det.workbench.evaluation.kinds import KINDS
 from gn_det.workbench.evaluation.text import printable
@@ -42,6 +44,7 @@ _STYLE = {
 _SIZE = (3.75, 2.8)
 # Of a class or a run; the rest of a longer name is cut off.
 _MOST_CHARACTERS = 60
+_MOST_CLASSES = 20
 
 
 def losses(log: RunLog) -> str:
@@ -164,6 +167,45 @@ def class_bars(kinds: Mapping[str, KeptScores]) -> str:
             axes.legend(loc='lower right')
 
     return _drawn(draw, (_SIZE[0] * 1.6, height))
+
+
+def confusion(pairs: Sequence[Confusion]) -> str:
+    """Truth down, what it was found as across, in percent of the objects of a class.
+
+    The classes with the most mistakes, in the order of their names, and nothing last.
+    """
+    wrong: Counter[str] = Counter()
+    for one in pairs:
+        for name in (one.truth, one.found):
+            if name is not None:
+                wrong[name] += (one.truth != one.found) * one.count
+    names = [*sorted(name for name, _ in wrong.most_common(_MOST_CLASSES)), None]
+    counts = np.zeros((len(names), len(names)))
+    objects = Counter(dict.fromkeys(names, 0))
+    for one in pairs:
+        objects[one.truth] += one.count
+        if one.truth in names and one.found in names:
+            counts[names.index(one.truth), names.index(one.found)] += one.count
+    totals = np.array([[max(objects[name], 1)] for name in names])
+    shares = 100 * counts / totals
+    # There is no number of nothings.
+    shares[-1] = np.nan
+    labels = [_label(name or 'nothing') for name in names]
+    side = max(_SIZE[0], 1.6 + 0.36 * len(names))
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(shares, cmap='Blues', vmin=0, vmax=100)
+        for (row, column), share in np.ndenumerate(shares):
+            text = f'{counts[row, column]:.0f}' if np.isnan(share) else f'{share:.0f}'
+            if counts[row, column]:
+                dark = 'white' if share > 60 else 'black'
+                axes.text(column, row, text, ha='center', va='center', color=dark,
+                          fontsize=7)  # fmt: skip
+        axes.set_xticks(range(len(names)), labels, rotation=90)
+        axes.set_yticks(range(len(names)), labels)
+        axes.set(xlabel='found as', ylabel='truth (% of the class; counts for nothing)')
+
+    return _drawn(draw, (side * 1.15, side))
 
 
 def step_unit(log: RunLog) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -26,6 +27,7 @@ from gn_det.workbench.report.run import Missing, Run, head, read_run
 
 REPORT_NAME = 'report.html'
 _GIB_IN_MIB = 1024
+_CONFUSIONS_SHOWN = 10
 
 
 def write_report(
@@ -101,6 +103,8 @@ class _Sections:
             'Training curves': self._curves,
             'Classes': self._classes,
             'Precision and recall': self._precision_recall,
+            'Thresholds': self._thresholds,
+            'Confusions': self._confusions,
             'Memory and speed': self._speed,
             'Images': self._images,
             'Environment': self._environment,
@@ -163,6 +167,49 @@ class _Sections:
         kinds = self.run.evaluation.kinds
         curve = Figure(figures.precision_recall(kinds), 'precision and recall')
         return dict(figures=[curve], note='Mean over the classes. ' + self._source())
+
+    def _thresholds(self) -> dict[str, Any]:
+        kind, scores = list(self.run.evaluation.kinds.items())[-1]
+        points = scores.operating_points
+        if not points:
+            raise Missing('no class was found, or an earlier release evaluated it')
+        rows = [
+            [
+                name,
+                f'{point.threshold:.2f}',
+                *map(percent, (point.precision, point.recall, point.f1)),
+            ]
+            for name, point in points.items()
+        ]
+        return dict(
+            table=Table(['', 'score from', 'precision', 'recall', 'F1'], rows),
+            note=f'The score from which {KINDS[kind].things} of a class have the '
+            'highest F1 at IoU 0.50. ' + self._source(),
+        )
+
+    def _confusions(self) -> dict[str, Any]:
+        kind, scores = list(self.run.evaluation.kinds.items())[-1]
+        if not scores.confusions:
+            raise Missing('nothing was found, or an earlier release evaluated it')
+        objects: Counter[str | None] = Counter()
+        for one in scores.confusions:
+            objects[one.truth] += one.count
+        wrong = [one for one in scores.confusions if one.truth != one.found]
+        rows = [
+            [
+                f'{one.truth or "nothing"} → {one.found or "nothing"}',
+                str(one.count),
+                percent(one.count / objects[one.truth]) if one.truth else '',
+            ]
+            for one in wrong[:_CONFUSIONS_SHOWN]
+        ]
+        shown = Figure(figures.confusion(scores.confusions), 'confusion matrix')
+        return dict(
+            figures=[shown],
+            table=Table(['truth → found', 'times', '% of the class'], rows),
+            note=f'{KINDS[kind].things.capitalize()} that score {SCORE_THRESHOLD} or '
+            'more, matched at IoU 0.50 whatever their class. ' + self._source(),
+        )
 
     def _source(self) -> str:
         found = self.run.evaluation

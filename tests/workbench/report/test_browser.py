@@ -60,7 +60,7 @@ def test_figures_load_and_fit(whole_report, tmp_path, width):
     probed.write_text(content.replace('</body>', PROBE))
     done = browse(probed, tmp_path, f'--window-size={width},2000', '--dump-dom')
     assert complaints(done) == []
-    assert '<title>10 images, 0 bad, overflow false</title>' in done.stdout
+    assert '<title>11 images, 0 bad, overflow false</title>' in done.stdout
 
 
 def test_the_page_runs_no_script(whole_report, tmp_path):

@@ -20,7 +20,9 @@ from gn_det.workbench.report import (
 )
 from tests.workbench.report.pages import Page
 
-NEED_SCORES = ('Classes', 'Precision and recall', 'Images')
+NEED_SCORES = (
+    'Classes', 'Precision and recall', 'Thresholds', 'Confusions', 'Images',
+)  # fmt: skip
 
 
 def test_whole_run(whole_report):
@@ -28,7 +30,8 @@ def test_whole_run(whole_report):
     assert not any(page.missing.values())
     assert {name: len(images) for name, images in page.images.items()} == {
         'Average precision': 0, 'Training curves': 3, 'Classes': 1,
-        'Precision and recall': 1, 'Memory and speed': 1, 'Images': 4,
+        'Precision and recall': 1, 'Thresholds': 0, 'Confusions': 1,
+        'Memory and speed': 1, 'Images': 4,
         'Environment': 0, 'Config': 0,
     }  # fmt: skip
     assert 'finished, 2 epochs' in whole_report.read_text()
