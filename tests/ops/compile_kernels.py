@@ -8,17 +8,12 @@ bytes of stack and local memory (spills), and widths of global loads and stores.
 
 import json
 import re
-import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import asdict
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from benchmarks.shapes import SHAPES, Shape
 from gn_det.ops.triton_launch import (
@@ -29,9 +24,9 @@ from gn_det.ops.triton_launch import (
     plan_bwd,
     plan_fwd,
 )
+from tests.ptx.compile import Compiled, compile_kernel
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-CUOBJDUMP = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin' / 'cuobjdump'
 
 
 def plans(shape: Shape, dtype: torch.dtype, channels_last: bool) -> Iterator:
@@ -80,33 +75,12 @@ def signature(
     return types
 
 
-def compile_launch(launch: Launch, dtype: torch.dtype, capability: int):
+def compile_launch(launch: Launch, dtype: torch.dtype, capability: int) -> Compiled:
     """The launch compiled for sm_<capability>, its pointers 16-byte aligned."""
     types = signature(launch, dtype, torch.float32, torch.float32)
-    pointers = [i for i, type_ in enumerate(types.values()) if type_[0] == '*']
-    source = ASTSource(
-        launch.kernel,
-        types,
-        constexprs=launch.constexprs,
-        attrs={(i,): [['tt.divisibility', 16]] for i in pointers},
+    return compile_kernel(
+        launch.kernel, types, launch.constexprs, capability, **launch.options
     )
-    target = GPUTarget('cuda', capability, 32)
-    return triton.compile(source, target=target, options=launch.options)
-
-
-def resources(compiled) -> dict[str, int]:
-    """Registers, stack and local bytes of the cubin."""
-    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
-        file.write(compiled.asm['cubin'])
-        file.flush()
-        text = subprocess.run(
-            [CUOBJDUMP, '-res-usage', file.name],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    found = dict(re.findall(r'(REG|STACK|LOCAL):(\d+)', text))
-    return {name.lower(): int(found[name]) for name in ('REG', 'STACK', 'LOCAL')}
 
 
 def accesses(ptx: str, operation: str) -> dict[str, int]:
@@ -131,7 +105,6 @@ def main(capability: int, dtype_name: str) -> None:
                         continue
                     seen.add(key)
                     compiled = compile_launch(launch, dtype, capability)
-                    ptx = compiled.asm['ptx']
                     tile = plan.config.fwd if isinstance(plan, FwdPlan) else plan.tile
                     result = {
                         'kernel': launch.kernel.__name__,
@@ -141,9 +114,9 @@ def main(capability: int, dtype_name: str) -> None:
                         'L': shape.C // shape.G * shape.H * shape.W,
                         'on_chip': tile.on_chip,
                         'num_warps': launch.options['num_warps'],
-                        **resources(compiled),
-                        'loads': accesses(ptx, 'ld'),
-                        'stores': accesses(ptx, 'st'),
+                        **asdict(compiled.resources),
+                        'loads': accesses(compiled.ptx, 'ld'),
+                        'stores': accesses(compiled.ptx, 'st'),
                     }
                     print(json.dumps(result), flush=True)
 
