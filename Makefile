@@ -14,7 +14,7 @@ WORKERS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 	--no-loadscope-reorder
 
-.PHONY: help install quickstart test test-openmmlab lint format docs zoo bench gpu \
+.PHONY: help install quickstart test test-openmmlab lint format docs zoo bench counts gpu \
 	study clean
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make docs            the documentation site, in build/site'
 	@echo 'make zoo             write model_zoo.md from configs/*/metafile.yml'
 	@echo 'make bench           time op and detectors on a CUDA device; host cost, memory'
+	@echo 'make counts          count the kernels and model their times, without a GPU'
 	@echo 'make gpu             check and measure on a CUDA device, GPU_SECONDS=540 at most'
 	@echo 'make study           train the small networks behind the claims in studies/'
 	@echo 'make install         only build .venv'
@@ -93,6 +94,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/bench_group_norm.py
 	$(BIN)/python benchmarks/bench_detector.py --model r50 r101
 	$(BIN)/python benchmarks/plot.py
+
+counts: $(VENV)/.installed
+	$(BIN)/python benchmarks/count_kernels.py
+	$(BIN)/python benchmarks/plot.py benchmarks/results/kernel-counts_*.csv
+	$(BIN)/python benchmarks/counts_page.py
 
 # A GPU machine may have no network: its own Python serves where there is no .venv.
 gpu:

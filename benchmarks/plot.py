@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.arguments import output_folder
+from benchmarks.plot_counts import counts_figure
 from benchmarks.plot_detector import detector_figure, memory_figure
 from benchmarks.results import (
+    COUNTS,
     DETECTOR,
     HOST,
     MEMORY,
@@ -45,7 +47,7 @@ Row = dict[str, str]
 
 def find(folder: Path = RESULTS) -> list[Path]:
     """The CSV files of whole runs in a folder."""
-    names = (SPEED, HOST, MEMORY, DETECTOR)
+    names = (SPEED, HOST, MEMORY, DETECTOR, COUNTS)
     found = [path for name in names for path in folder.glob(f'{name}_*.csv')]
     parts = ('_quick', '_partial')
     return sorted(path for path in found if not path.stem.endswith(parts))
@@ -192,6 +194,8 @@ def draw(path: Path, out: Path) -> list[Path]:
         figures = {path.stem: host_figure(rows)}
     elif path.name.startswith(MEMORY):
         figures = {path.stem: memory_figure(rows)}
+    elif path.name.startswith(COUNTS):
+        figures = {path.stem: counts_figure(rows)}
     elif path.name.startswith(DETECTOR):
         figures = {path.stem: detector_figure(rows)}
     else:

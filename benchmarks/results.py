@@ -21,6 +21,7 @@ HOST = 'host-cost'
 MEMORY = 'detector-memory'
 DETECTOR = 'detector'
 FUSION = 'fusion'
+COUNTS = 'kernel-counts'
 
 _ENVIRONMENT = ('gpu', 'torch', 'triton', 'commit', 'date')
 SPEED_COLUMNS = (
@@ -62,6 +63,14 @@ FUSION_COLUMNS = {
     'configs': ('config', 'model', *FUSION_COUNTS, 'operators', *_RELEASES),
     'runs': ('config', 'tensors', 'override', 'fuse', 'why', *_RELEASES),
 }
+COUNTS_COLUMNS = (
+    *('impl', 'label', 'dir', 'dtype', 'layout', 'relu', 'residual'),
+    *('N', 'C', 'H', 'W', 'G', 'count_r50', 'count_r101'),
+    *('us', 'us_copy', 'frac_of_copy', 'launches', 'units', 'dram_units'),
+    *('instructions_per_element', 'sectors_over_ideal'),
+    *('registers', 'spilled', 'occupancy', 'kernels'),
+    *('torch', 'triton', 'commit', 'date'),
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,12 @@ def host_name(tag: str, scope: str) -> str:
 def memory_name(torch_version: str, suffix: str = '') -> str:
     """'detector-memory_pt215.csv': counted, so no GPU has a part in it."""
     return f'{MEMORY}_pt{_short(torch_version)}{suffix}.csv'
+
+
+def counts_name(device: str, here: 'Environment', suffix: str = '') -> str:
+    """'kernel-counts_modelled-h100_pt215_tr39.csv': times of a model of that GPU."""
+    versions = f'pt{_short(here.torch)}_tr{_short(here.triton)}'
+    return f'{COUNTS}_modelled-{device.lower()}_{versions}{suffix}.csv'
 
 
 def detector_name(
