@@ -1,7 +1,6 @@
 """Fusion: norms of a built model take in the activation and addition behind them."""
 
 from gn_det.fusion.calls import (
-    add_behind,
     kind_of,
     norm_act,
     norm_add,
@@ -11,11 +10,14 @@ from gn_det.fusion.calls import (
 )
 from gn_det.fusion.core import FusedModule, digest, register
 from gn_det.fusion.report import FusionReport
+from gn_det.fusion.rewriting import Rewritten
 from gn_det.fusion.transform import fuse, unfuse
+from gn_det.fusion.waiting import add_behind
 
 __all__ = [
     'FusedModule',
     'FusionReport',
+    'Rewritten',
     'add_behind',
     'digest',
     'fuse',

@@ -62,20 +62,6 @@ norm_relu = norm_act
 norm_add_relu = norm_add_act
 
 
-def add_behind(
-    module: nn.Module, x: Tensor, residual: Tensor, act: Activation | None = None
-) -> Tensor:
-    """`module(x) + residual`, taken in by the norm that a fused module ends in."""
-    whole = isinstance(module, FusedModule) and is_bare(module)
-    norm = module.ending_norm(module) if whole else None
-    if norm is None:
-        total = module(x) + residual
-        return total if act is None else act(total)
-    if act is None:
-        return norm_add(norm, module.up_to_norm(x), residual)
-    return norm_add_act(norm, act, module.up_to_norm(x), residual)
-
-
 def kind_of(act: Activation | None, *, add: bool = False) -> str:
     """What a norm takes in, as a block's `fused_norms` says it: a kind, or why nothing.
 
@@ -93,6 +79,8 @@ def kind_of(act: Activation | None, *, add: bool = False) -> str:
 
 class FusedNorm(FusedModule):
     """Mixed into a host's own class of Group Norm, which is then called as ours."""
+
+    always = True
 
     def takes_in(self) -> bool:
         """Whether it normalises and does nothing else."""
@@ -113,13 +101,15 @@ def takes_in(norm: nn.Module) -> bool:
 
 def ending(module: nn.Module, kind: str) -> Iterator[tuple[nn.Module, str]]:
     """For `fused_norms`: the norm that another block of this one ends in, if any."""
-    if isinstance(module, FusedModule):
-        norm = module.ending_norm(module)
-    else:
-        fusion, changed = fusion_of(type(module))
-        norm = None if changed else fusion.ending_norm(module)
-    if norm is not None:
-        yield norm, kind
+    last: nn.Module | None = module
+    while last is not None and not isinstance(last, nn.GroupNorm):
+        if isinstance(last, FusedModule):
+            last = last.last(last)
+        else:
+            fusion, changed = fusion_of(type(last))
+            last = None if changed else fusion.last(last)
+    if last is not None:
+        yield last, kind
 
 
 def is_bare(module: nn.Module) -> bool:

@@ -59,17 +59,17 @@ class FusedModule(_Block):
         """
         return iter(())
 
-    lent_as: type[FusedModule] | None = None
-    """The fusion of children whose ending norms a block takes; by default their own."""
+    always = False
+    """Whether every instance is fused, whatever `fused_norms` says of it."""
 
     @staticmethod
-    def ending_norm(module: nn.Module) -> nn.Module | None:
-        """The norm whose output is the module's, so that a sum behind can be its."""
+    def last(module: nn.Module) -> nn.Module | None:
+        """The child whose output is the module's, so that what follows can be its."""
         return None
 
-    def up_to_norm(self, x: Tensor) -> Tensor:
-        """What goes into the ending norm."""
-        raise NotImplementedError
+    def waiting(self, x: Tensor) -> Any:
+        """The output, whose norm may wait for what follows; None if none does."""
+        return None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         # The class is made at run time: copies and pickles name what it is made of.
@@ -151,6 +151,12 @@ def fusion_of(cls: type[nn.Module]) -> tuple[type[FusedModule], str | None]:
     return entry.fusion, f'the forward of {owner.__name__} {reason}'
 
 
+def methods_of(cls: type[nn.Module]) -> tuple[str, ...]:
+    """The methods that the fusion of a class stands for."""
+    owner = next(base for base in cls.__mro__ if 'forward' in vars(base))
+    return _entries[f'{owner.__module__}.{owner.__qualname__}'].methods
+
+
 def registered() -> dict[str, tuple[frozenset[str | CodeType], tuple[str, ...]]]:
     """Code and methods of each class that is registered, by its module and name."""
     return {name: (entry.code, entry.methods) for name, entry in _entries.items()}
@@ -178,12 +184,19 @@ def _codes(cls: type, methods: Collection[str]) -> list[CodeType | None]:
 @functools.cache
 def _tree(code: CodeType | None) -> str | None:
     try:
-        (function,) = ast.parse(textwrap.dedent(inspect.getsource(code))).body
+        function = definition(code)
     except (OSError, TypeError, SyntaxError):
         return None
+    return repr(_plain(function))
+
+
+def definition(code: CodeType) -> ast.FunctionDef:
+    """The syntax tree of a function, without its docstring."""
+    (function,) = ast.parse(textwrap.dedent(inspect.getsource(code))).body
+    assert isinstance(function, ast.FunctionDef)
     if ast.get_docstring(function) is not None:
         del function.body[0]
-    return repr(_plain(function))
+    return function
 
 
 def _plain(node: object) -> object:

@@ -82,7 +82,8 @@ def _plan(
     chosen: dict[nn.Module, type[FusedModule]] = {}
     spare: dict[nn.Module, type[FusedModule]] = {}
     reasons: dict[nn.Module, str] = {}
-    lent: dict[nn.Module, type[FusedModule] | None] = {}
+    if not any(map(_is_norm, model.modules())):
+        return chosen, reasons
     for module in model.modules():
         if isinstance(module, FusedModule):
             continue
@@ -98,19 +99,16 @@ def _plan(
             reasons |= dict.fromkeys(own, reason)
             continue
         kinds = {n: k for n, k in fusion.fused_norms(module) if _is_norm(n)}
-        taken_over = issubclass(fusion, FusedNorm)
-        if taken_over or any(kind in KINDS for kind in kinds.values()):
+        if fusion.always or any(kind in KINDS for kind in kinds.values()):
             chosen[module] = fusion
-            fused = [n for n, kind in kinds.items() if kind in KINDS]
-            lent |= {n: fusion.lent_as for n in fused if n not in own}
         else:
             spare[module] = fusion
             reasons |= kinds
-    # A block that adds to what another ends in calls that one in two parts.
-    for module, fusion in spare.items():
-        norm = fusion.ending_norm(module)
-        if norm in lent:
-            chosen[module] = lent[norm] or fusion
+    # A block around it may take in what it ends in.
+    for module, fusion in reversed(spare.items()):
+        last = fusion.last(module)
+        if last is not None and (_is_norm(last) or last in chosen):
+            chosen[module] = fusion
     return chosen, reasons
 
 

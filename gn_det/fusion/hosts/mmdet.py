@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gn_det.fusion.calls import (
-    add_behind,
     checkpointed,
     ending,
     kind_of,
@@ -19,7 +18,8 @@ from gn_det.fusion.calls import (
 )
 from gn_det.fusion.core import FusedModule, register
 from gn_det.fusion.hosts import openmmlab
-from gn_det.fusion.hosts.mmcv import WaitingConvModule
+from gn_det.fusion.rewriting import Rewritten
+from gn_det.fusion.waiting import add_behind
 from gn_det.ops import recomputed
 
 _BACKBONES = 'mmdet.models.backbones'
@@ -40,19 +40,18 @@ for _name, _code, _fusion in (
     register(f'{_BACKBONES}.{_name}', code=[_code])(_fusion)
 
 
-class FusedPyramid(FusedModule):
-    """A feature pyramid: the lateral norms add the coarser map."""
+@register(f'{_NECKS}.fpn.FPN', code=['a15c1ee90632'])
+class FusedFPN(FusedModule):
+    """The feature pyramid, whose lateral norms add the coarser map.
+
+    Written out so that maps are upsampled in 16 bits.
+    """
 
     @staticmethod
     def fused_norms(module):
         *finer, _ = module.lateral_convs
         for conv in finer:
             yield from ending(conv, 'add')
-
-
-@register(f'{_NECKS}.fpn.FPN', code=['a15c1ee90632'])
-class FusedFPN(FusedPyramid):
-    """The feature pyramid, written out so that maps are upsampled in 16 bits."""
 
     def forward(self, inputs):
         assert len(inputs) == len(self.in_channels)
@@ -64,6 +63,7 @@ class FusedFPN(FusedPyramid):
             laterals.insert(0, add_behind(conv, x, coarser))
         levels = len(laterals)
         outs = [conv(x) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
+        outs = self._bottom_up(outs)
         sources = {
             'on_input': used[-1],
             'on_lateral': laterals[-1],
@@ -84,18 +84,29 @@ class FusedFPN(FusedPyramid):
         size = {} if 'scale_factor' in self.upsample_cfg else {'size': x.shape[2:]}
         return functools.partial(upsample, **size, **self.upsample_cfg)
 
+    def _bottom_up(self, outs: list[Tensor]) -> list[Tensor]:
+        return outs
+
 
 @register(f'{_NECKS}.pafpn.PAFPN', code=['2787f7f0e653'])
-class FusedPAFPN(FusedPyramid):
+class FusedPAFPN(FusedFPN):
     """The pyramid with a second way up, whose norms add the finer map."""
-
-    lent_as = WaitingConvModule
 
     @staticmethod
     def fused_norms(module):
-        *finer, _ = module.lateral_convs
-        for conv in (*finer, *module.downsample_convs):
+        yield from FusedFPN.fused_norms(module)
+        for conv in module.downsample_convs:
             yield from ending(conv, 'add')
+
+    def _upsampled(self, x, coarser):
+        return functools.partial(upsample, size=x.shape[2:], mode='nearest')
+
+    def _bottom_up(self, outs):
+        for i, conv in enumerate(self.downsample_convs):
+            outs[i + 1] = add_behind(conv, outs[i], outs[i + 1])
+        return outs[:1] + [
+            conv(x) for conv, x in zip(self.pafpn_convs, outs[1:], strict=True)
+        ]
 
 
 @register(
@@ -106,10 +117,8 @@ class FusedPAFPN(FusedPyramid):
     f'{_LAYERS}.pixel_decoder.TransformerEncoderPixelDecoder', code=['2a5a9462d9af']
 )
 @register(f'{_LAYERS}.pixel_decoder.PixelDecoder', code=['1e3c5a0fe9fd'])
-class FusedPixelDecoder(FusedModule):
+class FusedPixelDecoder(Rewritten):
     """The top-down path of MaskFormer and Mask2Former."""
-
-    lent_as = WaitingConvModule
 
     @staticmethod
     def fused_norms(module):

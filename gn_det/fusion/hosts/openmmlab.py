@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from gn_det.fusion.calls import (
-    add_behind,
     checkpointed,
     ending,
     kind_of,
@@ -16,6 +15,7 @@ from gn_det.fusion.calls import (
     norm_add_act,
 )
 from gn_det.fusion.core import FusedModule
+from gn_det.fusion.waiting import add_behind
 
 
 class FusedBasicBlock(FusedModule):

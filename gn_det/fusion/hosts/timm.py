@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from torch import nn
 
-from torch import Tensor, nn
-
-from gn_det.fusion.calls import (
-    FusedNorm,
-    activation_of,
-    add_behind,
-    ending,
-    kind_of,
-    norm_act,
-    norm_add,
-    norm_add_act,
-)
-from gn_det.fusion.core import FusedModule, register
+from gn_det.fusion.calls import FusedNorm, activation_of, kind_of
+from gn_det.fusion.core import register
+from gn_det.fusion.rewriting import Rewritten
+from gn_det.fusion.waiting import FusedPassing
 
 _LAYERS = 'timm.layers'
 _MODELS = 'timm.models'
@@ -58,155 +49,195 @@ class FusedGroupNormAct(FusedNorm):
         return self.normalised(x, activation=activation)
 
 
-@register(f'{_MODELS}.resnet.BasicBlock', code=['8e1cb085ef16'])
-class FusedBasicBlock(FusedModule):
-    """ResNet's block of two convolutions."""
+_BLOCKS = {
+    'layers.conv_bn_act': {
+        'ConvNormAct': '6fd86c0f70e0',
+    },
+    'layers.selective_kernel': {
+        'SelectiveKernelAttn': '84a60437a872',
+    },
+    'layers.split_attn': {
+        'SplitAttn': '066ec41d4f99',
+    },
+    'layers.squeeze_excite': {
+        'SEModule': '14dccef35ff4',
+    },
+    'models._efficientnet_blocks': {
+        'CondConvResidual': '7ff81620506a',
+        'ConvBnAct': '00182d1ef541',
+        'DepthwiseSeparableConv': 'dfe1a94531ee',
+        'EdgeResidual': '1b494f8cb81c',
+        'InvertedResidual': '8a6c4d5b01f8',
+        'UniversalInvertedResidual': '3b92c20f6998',
+    },
+    'models.byobnet': {
+        'BasicBlock': 'e64a7d8b90b0',
+        'BottleneckBlock': '4a575935a587',
+        'DarkBlock': '5cb673582dea',
+        'EdgeBlock': '7a8e80a07518',
+        'MobileOneBlock': '1f320fdc6575',
+        'RepVggBlock': '0bad2b33429a',
+        'SelfAttnBlock': '13b44983bde8',
+    },
+    'models.convmixer': {
+        'Residual': '6a70dd7d90ba',
+    },
+    'models.cpubone': {
+        'ConvLayer': 'd3d07b70021f',
+    },
+    'models.cspnet': {
+        'BottleneckBlock': '09b37665947c',
+        'DarkBlock': 'dc182c453bb4',
+        'EdgeBlock': 'dc182c453bb4',
+    },
+    'models.dla': {
+        'DlaBasic': '6371a03730b4',
+        'DlaBottle2neck': '32206179e2ce',
+        'DlaBottleneck': '0f15c38d7ed5',
+        'DlaRoot': '002dad941eee',
+    },
+    'models.efficientformer_v2': {
+        'ConvNorm': 'ca6bfc14b353',
+    },
+    'models.efficientvim': {
+        'ConvLayer2d': 'd3d07b70021f',
+    },
+    'models.efficientvit_mit': {
+        'ConvBlock': 'd4ae2daf7f17',
+        'ConvNormAct': '3da7f183a1e0',
+        'ResidualBlock': 'be8a04d0cb71',
+    },
+    'models.efficientvit_msra': {
+        'ConvMlp': 'c229581c10dd',
+        'ResidualDrop': '58c8892fd26c',
+    },
+    'models.fastvit': {
+        'MobileOneBlock': '9d1ca30bbbe1',
+        'RepConditionalPosEnc': '0a9260c903f8',
+        'ReparamLargeKernelConv': '16b3c261c534',
+    },
+    'models.ghostnet': {
+        'ConvBnAct': '00182d1ef541',
+        'GhostBottleneck': '56b2f667add8',
+        'GhostBottleneckV3': 'cef859f772cb',
+        'GhostModuleV3': '46c86d07cc10',
+    },
+    'models.hgnet': {
+        'ConvBNAct': 'aa0214c19180',
+    },
+    'models.hrnet': {
+        'HighResolutionModule': '48f7ea247fca',
+        'HighResolutionNet': 'cbcb7bff8c64',
+    },
+    'models.iformer': {
+        'Residual': '83b76b8e7b4e',
+    },
+    'models.levit': {
+        'ConvNorm': 'd555b90d7ad0',
+        'LevitBlock': 'ceca36c87766',
+        'LevitMlp': 'b3efc94f3419',
+    },
+    'models.lowformer': {
+        'ConvLayer': '776a1990d350',
+    },
+    'models.mobilevit': {
+        'MobileVitBlock': 'c6c48cf4a38c',
+    },
+    'models.nasnet': {
+        'ActConvBn': 'b4f6d9d92537',
+        'BranchSeparables': 'ae86072bab9a',
+        'CellStem0': '68066d37dfdc',
+        'CellStem1': 'c630924953a3',
+        'FirstCell': '93c728bb6404',
+        'NormalCell': 'fc6b132e16e9',
+        'ReductionCell0': 'a1c632de5f84',
+        'ReductionCell1': 'a1c632de5f84',
+    },
+    'models.nextvit': {
+        'ConvAttention': 'be1508e5dda7',
+        'ConvNormAct': '776a1990d350',
+        'NextConvBlock': 'b8ba0d338248',
+    },
+    'models.pnasnet': {
+        'ActConvBn': 'b4f6d9d92537',
+        'BranchSeparables': 'ae86072bab9a',
+    },
+    'models.regnet': {
+        'Bottleneck': '01e48f931464',
+        'PreBottleneck': 'e578b7b4b2a1',
+    },
+    'models.repghost': {
+        'RepGhostBottleneck': '56b2f667add8',
+        'RepGhostModule': 'af6e65af32b8',
+    },
+    'models.repvit': {
+        'RepVggDw': 'e7a1a726350b',
+        'RepViTBlock': 'ff2ef5f1c921',
+    },
+    'models.res2net': {
+        'Bottle2neck': '395dc6a61bb8',
+    },
+    'models.resnest': {
+        'ResNestBottleneck': '3d8f00737cea',
+    },
+    'models.resnet': {
+        'BasicBlock': '8e1cb085ef16',
+        'Bottleneck': 'cca649cea420',
+    },
+    'models.resnetv2': {
+        'Bottleneck': 'ba8e7bd03c60',
+    },
+    'models.senet': {
+        'Bottleneck': '459c71e7c2c8',
+        'SEResNetBlock': '4fbd4c0bab2b',
+    },
+    'models.shvit': {
+        'Residual': '38cf30d52d02',
+    },
+    'models.sknet': {
+        'SelectiveKernelBasic': 'eec264343d12',
+        'SelectiveKernelBottleneck': '5ea104d9b9ec',
+    },
+    'models.tiny_vit': {
+        'MBConv': '5293f7fed345',
+    },
+    'models.tresnet': {
+        'BasicBlock': '7bd1cb1e5d45',
+        'Bottleneck': '121c39774185',
+    },
+    'models.vovnet': {
+        'OsaBlock': '813763040231',
+    },
+    'models.xception': {
+        'Block': 'd91d0da49673',
+    },
+    'models.xception_aligned': {
+        'PreXceptionModule': '57c060ddf7d1',
+        'SeparableConv2d': 'ed09c4fd5741',
+        'XceptionModule': '92d9239d291b',
+    },
+}
+"""The code of blocks of which each norm's output goes to one place."""
 
-    @staticmethod
-    def fused_norms(module):
-        yield module.bn1, _kind(module.drop_block, module.act1)
-        yield from _at_the_end(module, module.bn2, module.act2)
+for _module, _codes in _BLOCKS.items():
+    for _name, _code in _codes.items():
+        register(f'timm.{_module}.{_name}', code=[_code])(Rewritten)
 
-    def forward(self, x):
-        out = _norm_act(self.bn1, self.drop_block, self.act1, self.conv1(x))
-        return _end(self, self.bn2, self.act2, self.conv2(self.aa(out)), x)
+for _name, _code, _methods in (
+    ('_features.FeatureDictNet', 'a98dafd18118', ['forward', '_collect']),
+    ('_features.FeatureListNet', 'f64aacd66841', ['forward', '_collect']),
+    ('ghostnet.GhostNet', 'bac27e1014a1', ['forward_features']),
+    ('hrnet.HighResolutionNet', 'a7abc6865ec9', ['stages', 'forward_features']),
+    ('pnasnet.Cell', 'aed969e9b51f', ['forward', 'cell_forward']),
+    ('pnasnet.CellStem0', '893d1f93f0a7', ['forward', 'cell_forward']),
+    ('repghost.RepGhostNet', 'bac27e1014a1', ['forward_features']),
+    ('resnet.ResNet', 'a98d1a88d9be', ['forward_features']),
+    ('xception.Xception', 'e5a4de9d443e', ['forward_features']),
+):
+    register(f'{_MODELS}.{_name}', code=[_code], methods=_methods)(Rewritten)
 
-
-@register(f'{_MODELS}.resnet.Bottleneck', code=['cca649cea420'])
-class FusedBottleneck(FusedModule):
-    """ResNet's block of three convolutions."""
-
-    @staticmethod
-    def fused_norms(module):
-        yield module.bn1, kind_of(module.act1)
-        yield module.bn2, _kind(module.drop_block, module.act2)
-        yield from _at_the_end(module, module.bn3, module.act3)
-
-    def forward(self, x):
-        out = norm_act(self.bn1, self.act1, self.conv1(x))
-        out = _norm_act(self.bn2, self.drop_block, self.act2, self.conv2(out))
-        return _end(self, self.bn3, self.act3, self.conv3(self.aa(out)), x)
-
-
-@register(
-    f'{_MODELS}.resnet.ResNet', code=['a98d1a88d9be'], methods=['forward_features']
-)
-class FusedResNet(FusedModule):
-    """A whole ResNet, for its stem."""
-
-    @staticmethod
-    def fused_norms(module):
-        yield module.bn1, kind_of(module.act1)
-
-    def forward_features(self, x):
-        if self.grad_checkpointing:
-            return super().forward_features(x)
-        x = self.maxpool(norm_act(self.bn1, self.act1, self.conv1(x)))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
-
-
-@register(f'{_MODELS}.resnetv2.Bottleneck', code=['ba8e7bd03c60'])
-class FusedBottleneckV2(FusedModule):
-    """The block with activations behind, whose inner norms have their own."""
-
-    @staticmethod
-    def fused_norms(module):
-        if _does_nothing(module.drop_path):
-            yield module.norm3, kind_of(module.act3, add=True)
-
-    def forward(self, x):
-        shortcut = x if self.downsample is None else self.downsample(x)
-        out = self.norm2(self.conv2(self.norm1(self.conv1(x))))
-        return norm_add_act(self.norm3, self.act3, self.conv3(out), shortcut)
-
-
-class _FusedSkip(FusedModule):
-    """A block of EfficientNet, whose last norm has no activation behind it."""
-
-    _in_order: str
-    """Its children as they are called, the last norm at the end."""
-
-    @classmethod
-    def fused_norms(cls, module):
-        if module.has_skip and _does_nothing(module.drop_path):
-            yield getattr(module, cls._in_order.split()[-1]), 'add'
-
-    def forward(self, x):
-        *first, last = (getattr(self, name) for name in self._in_order.split())
-        out = x
-        for layer in first:
-            out = out if layer is None else layer(out)
-        return norm_add(last, out, x)
-
-
-@register(
-    f'{_MODELS}._efficientnet_blocks.DepthwiseSeparableConv', code=['dfe1a94531ee']
-)
-class FusedDepthwiseSeparable(_FusedSkip):
-    """A convolution by channel and one between channels."""
-
-    _in_order = 'conv_s2d bn_s2d conv_dw bn1 aa se conv_pw bn2'
-
-
-@register(f'{_MODELS}._efficientnet_blocks.InvertedResidual', code=['8a6c4d5b01f8'])
-class FusedInvertedResidual(_FusedSkip):
-    """More channels, a convolution by channel, fewer channels."""
-
-    _in_order = 'conv_s2d bn_s2d conv_pw bn1 conv_dw bn2 aa se conv_pwl bn3'
-
-
-@register(f'{_MODELS}._efficientnet_blocks.EdgeResidual', code=['1b494f8cb81c'])
-class FusedEdgeResidual(_FusedSkip):
-    """More channels by a whole convolution, then fewer."""
-
-    _in_order = 'conv_exp bn1 aa se conv_pwl bn2'
+register(f'{_LAYERS}.drop.DropPath', code=['9f51620e47ae'])(FusedPassing)
 
 
 def _does_nothing(module: nn.Module | None) -> bool:
     return module is None or type(module) is nn.Identity
-
-
-def _norm_act(norm: nn.Module, drop: nn.Module, act: nn.Module, x: Tensor) -> Tensor:
-    if _does_nothing(drop):
-        return norm_act(norm, act, x)
-    return act(drop(norm(x)))
-
-
-def _kind(drop: nn.Module, act: nn.Module) -> str:
-    if _does_nothing(drop):
-        return kind_of(act)
-    return f'{type(drop).__name__} follows it'
-
-
-def _between(block: nn.Module) -> list[nn.Module]:
-    """What comes between the last norm of a block and the addition."""
-    return [m for m in (block.se, block.drop_path) if not _does_nothing(m)]
-
-
-def _at_the_end(
-    block: nn.Module, norm: nn.Module, act: nn.Module
-) -> Iterator[tuple[nn.Module, str]]:
-    """What the last norm of a block takes in, or in its place the shortcut's."""
-    sum_behind = kind_of(act, add=True)
-    for module in _between(block):
-        yield norm, f'{type(module).__name__} follows it'
-        if block.downsample is not None:
-            yield from ending(block.downsample, sum_behind)
-        return
-    yield norm, sum_behind
-
-
-def _end(
-    block: nn.Module, norm: nn.Module, act: nn.Module, out: Tensor, x: Tensor
-) -> Tensor:
-    """The last norm of a block, the addition and the activation."""
-    between = _between(block)
-    if not between:
-        identity = x if block.downsample is None else block.downsample(x)
-        return norm_add_act(norm, act, out, identity)
-    out = norm(out)
-    for module in between:
-        out = module(out)
-    if block.downsample is None:
-        return act(out + x)
-    return add_behind(block.downsample, x, out, act)

@@ -4,122 +4,43 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
-from torch import nn
-
-from gn_det.fusion.calls import (
-    add_behind,
-    ending,
-    kind_of,
-    norm_act,
-    norm_add_act,
-    upsample,
-)
+from gn_det.fusion.calls import ending, upsample
 from gn_det.fusion.core import FusedModule, register
-from gn_det.fusion.hosts.torch import norms_in, run_through
+from gn_det.fusion.rewriting import Rewritten
+from gn_det.fusion.waiting import FusedPassing, add_behind
 
 _MODELS = 'torchvision.models'
 
 
-@register(f'{_MODELS}.resnet.BasicBlock', code=['a266981d536d'])
-class FusedBasicBlock(FusedModule):
-    """ResNet's block of two convolutions."""
+_BLOCKS = {
+    '_utils.IntermediateLayerGetter': '809bbc9576eb',
+    'densenet.DenseNet': '06b726255e58',
+    'efficientnet.FusedMBConv': '3175d85082fa',
+    'efficientnet.MBConv': '3175d85082fa',
+    'googlenet.BasicConv2d': 'cfa96a9998b8',
+    'inception.BasicConv2d': 'cfa96a9998b8',
+    'mnasnet._InvertedResidual': 'edca6fdd1309',
+    'mobilenetv2.InvertedResidual': 'd7e75ebacb64',
+    'mobilenetv3.InvertedResidual': '825ac6c4e60c',
+    'regnet.ResBottleneckBlock': 'b5f393c6f9cb',
+    'resnet.BasicBlock': 'a266981d536d',
+    'resnet.Bottleneck': '7110a940ca87',
+    'segmentation.deeplabv3.ASPPPooling': 'af29b4e974f2',
+    'video.resnet.BasicBlock': 'd5ef31a0c9c1',
+    'video.resnet.Bottleneck': 'f6b3d4d82a29',
+}
 
-    @staticmethod
-    def fused_norms(module):
-        yield module.bn1, kind_of(module.relu)
-        yield module.bn2, kind_of(module.relu, add=True)
+for _name, _code in _BLOCKS.items():
+    register(f'{_MODELS}.{_name}', code=[_code])(Rewritten)
 
-    def forward(self, x):
-        out = norm_act(self.bn1, self.relu, self.conv1(x))
-        identity = x if self.downsample is None else self.downsample(x)
-        return norm_add_act(self.bn2, self.relu, self.conv2(out), identity)
+for _name, _code, _methods in (
+    ('densenet._DenseLayer', 'bfc281454dfe', ['forward', 'bn_function']),
+    ('resnet.ResNet', 'e44acce53a26', ['forward', '_forward_impl']),
+):
+    register(f'{_MODELS}.{_name}', code=[_code], methods=_methods)(Rewritten)
 
-
-@register(f'{_MODELS}.resnet.Bottleneck', code=['7110a940ca87'])
-class FusedBottleneck(FusedModule):
-    """The block of three convolutions of ResNet, ResNeXt and Wide ResNet."""
-
-    @staticmethod
-    def fused_norms(module):
-        yield module.bn1, kind_of(module.relu)
-        yield module.bn2, kind_of(module.relu)
-        yield module.bn3, kind_of(module.relu, add=True)
-
-    def forward(self, x):
-        out = norm_act(self.bn1, self.relu, self.conv1(x))
-        out = norm_act(self.bn2, self.relu, self.conv2(out))
-        identity = x if self.downsample is None else self.downsample(x)
-        return norm_add_act(self.bn3, self.relu, self.conv3(out), identity)
-
-
-@register(
-    f'{_MODELS}.resnet.ResNet',
-    code=['e44acce53a26'],
-    methods=['forward', '_forward_impl'],
-)
-class FusedResNet(FusedModule):
-    """A whole ResNet, for its stem."""
-
-    @staticmethod
-    def fused_norms(module):
-        yield module.bn1, kind_of(module.relu)
-
-    def forward(self, x):
-        x = self.maxpool(norm_act(self.bn1, self.relu, self.conv1(x)))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
-
-
-@register(f'{_MODELS}._utils.IntermediateLayerGetter', code=['809bbc9576eb'])
-class FusedIntermediateLayers(FusedModule):
-    """A backbone as detectors have it: its layers by name, one after the other."""
-
-    @staticmethod
-    def fused_norms(module):
-        return norms_in(module.values())
-
-    def forward(self, x):
-        outs = OrderedDict()
-        layers = []
-        for name, layer in self.items():
-            layers.append(layer)
-            if name in self.return_layers:
-                x, layers = run_through(layers, x), []
-                outs[self.return_layers[name]] = x
-        return outs
-
-
-@register(f'{_MODELS}.regnet.ResBottleneckBlock', code=['b5f393c6f9cb'])
-class FusedRegNetBlock(FusedModule):
-    """RegNet's block, a sequence of convolutions beside the identity."""
-
-    @staticmethod
-    def fused_norms(module):
-        yield from ending(module.f, kind_of(module.activation, add=True))
-
-    def forward(self, x):
-        identity = x if self.proj is None else self.proj(x)
-        return add_behind(self.f, x, identity, self.activation)
-
-
-class FusedInvertedResidual(FusedModule):
-    """MobileNet's block, whose last norm has no activation behind it."""
-
-    @staticmethod
-    def fused_norms(module):
-        if module.use_res_connect:
-            yield from ending(_layers(module), 'add')
-
-    def forward(self, x):
-        return add_behind(_layers(self), x, x)
-
-
-register(f'{_MODELS}.mobilenetv2.InvertedResidual', code=['d7e75ebacb64'])(
-    FusedInvertedResidual
-)
-register(f'{_MODELS}.mobilenetv3.InvertedResidual', code=['825ac6c4e60c'])(
-    FusedInvertedResidual
+register('torchvision.ops.stochastic_depth.StochasticDepth', code=['d597907a82fb'])(
+    FusedPassing
 )
 
 
@@ -147,8 +68,3 @@ class FusedPyramid(FusedModule):
         if self.extra_blocks is not None:
             results, names = self.extra_blocks(results, x, names)
         return OrderedDict(zip(names, results, strict=True))
-
-
-def _layers(block: nn.Module) -> nn.Module:
-    """The sequence of an inverted residual, of MobileNet v2 or v3."""
-    return block.conv if 'conv' in block._modules else block.block
