@@ -63,6 +63,7 @@ class _Rewriter(ast.NodeTransformer):
             for node in ast.walk(function)
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
         }
+        self.given = {argument.arg for argument in function.args.args[1:]}
 
     def waits(self, node: ast.expr) -> ast.expr:
         """An expression where a norm's output may be left waiting."""
@@ -73,12 +74,33 @@ class _Rewriter(ast.NodeTransformer):
             return ast.IfExp(test, self.waits(node.body), self.waits(node.orelse))
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
             return _call('add', self.waits(node.left), self.waits(node.right))
-        if isinstance(node, ast.Call) and _is_call_of_a_map(node):
+        if isinstance(node, ast.Call) and self._may_be_of_a_map(node):
             function, argument = self.visit(node.func), self.waits(node.args[0])
             call = _call('call', function, argument)
             call.keywords = [self.visit(keyword) for keyword in node.keywords]
             return call
         return cast(ast.expr, self.generic_visit(node))
+
+    def _may_be_of_a_map(self, node: ast.Call) -> bool:
+        if len(node.args) != 1 or isinstance(node.args[0], ast.Starred):
+            return False
+        root = node.func
+        while isinstance(root, (ast.Attribute, ast.Subscript)):
+            root = root.value
+        if not isinstance(root, ast.Name) or not all(k.arg for k in node.keywords):
+            return False
+        if root is node.func:
+            return not hasattr(builtins, root.id)
+        # Else it is a method of a map.
+        return root.id not in self.variables | self.given
+
+    def visit(self, node):
+        found = super().visit(node)
+        # Tracebacks and debuggers show the stock line.
+        for new in _as_list(found):
+            if 'lineno' in node._attributes:
+                ast.copy_location(new, node)
+        return found
 
     def visit_Name(self, node):
         if node.id in self.variables and isinstance(node.ctx, ast.Load):
@@ -127,14 +149,6 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
 
-def _is_call_of_a_map(node: ast.Call) -> bool:
-    if len(node.args) != 1 or isinstance(node.args[0], ast.Starred):
-        return False
-    if isinstance(node.func, ast.Name) and hasattr(builtins, node.func.id):
-        return False
-    return all(keyword.arg for keyword in node.keywords)
-
-
 def _call(helper: str, *args: ast.expr) -> ast.Call:
     return ast.Call(ast.Name(_PREFIX + helper, ast.Load()), list(args), [])
 
@@ -148,7 +162,7 @@ def _rewritten(stock: FunctionType, *, ends: bool) -> FunctionType:
     function.body = [
         statement
         for node in function.body
-        for statement in _statements(rewriter.visit(node))
+        for statement in _as_list(rewriter.visit(node))
     ]
     # What the stock function's closure holds, and the helpers, as another closure.
     scope = dict(zip(code.co_freevars, stock.__closure__ or (), strict=True))
@@ -156,6 +170,7 @@ def _rewritten(stock: FunctionType, *, ends: bool) -> FunctionType:
     held |= {_PREFIX + name: getattr(waiting, name) for name in _HELPERS}
     maker = ast.parse(f'def make({", ".join(held)}): return {function.name}')
     maker.body[0].body.insert(0, function)
+    ast.fix_missing_locations(function)
     ast.increment_lineno(function, code.co_firstlineno - function.lineno)
     found: dict[str, Any] = {}
     tree = ast.fix_missing_locations(maker)
@@ -165,5 +180,5 @@ def _rewritten(stock: FunctionType, *, ends: bool) -> FunctionType:
     return new
 
 
-def _statements(found: ast.stmt | list[ast.stmt]) -> list[ast.stmt]:
+def _as_list(found: ast.AST | list[ast.AST]) -> list[Any]:
     return found if isinstance(found, list) else [found]

@@ -90,6 +90,26 @@ def tv_mobilenet(version: int):
     return build(norm_layer=_gn), images()
 
 
+def tv_densenet():
+    from torchvision.models import DenseNet
+
+    model = DenseNet(8, (2, 2), num_init_features=16, num_classes=10)
+    return converted(model), images()
+
+
+def tv_efficientnet(**settings: object):
+    from torchvision.models import efficientnet as host
+
+    blocks = [
+        host.FusedMBConvConfig(4, 3, 1, 8, 8, 1),
+        host.MBConvConfig(4, 3, 2, 8, 16, 2),
+    ]
+    model = host.EfficientNet(
+        blocks, 0, num_classes=10, last_channel=32, norm_layer=_gn, **settings
+    )
+    return model, images()
+
+
 def tv_fpn():
     from torchvision.models import detection, resnet
 
@@ -158,10 +178,20 @@ def timm_resnetv2(**settings: object):
     return model, images()
 
 
-def timm_named(name: str):
+def timm_other_block(module: str, block: str, **settings: object):
+    from timm.layers import GroupNorm
+    from timm.models.resnet import ResNet
+
+    norm = functools.partial(GroupNorm, num_groups=4)
+    block = getattr(importlib.import_module(f'timm.models.{module}'), block)
+    model = ResNet(block, (1, 1, 1, 1), 10, norm_layer=norm, **settings)
+    return model, images()
+
+
+def timm_named(name: str, **settings: object):
     import timm
 
-    return converted(timm.create_model(name, num_classes=10)), images()
+    return converted(timm.create_model(name, **settings)), images()
 
 
 # OpenMMLab
@@ -252,6 +282,8 @@ MODELS = {
     'torchvision-mobilenetv2': lambda: tv_mobilenet(2),
     'torchvision-mobilenetv3': lambda: tv_mobilenet(3),
     'torchvision-fpn': tv_fpn,
+    'torchvision-densenet': tv_densenet,
+    'torchvision-efficientnet': lambda: tv_efficientnet(stochastic_depth_prob=0),
     'timm-r18': lambda: timm_resnet('BasicBlock'),
     'timm-r50': lambda: timm_resnet('Bottleneck'),
     'timm-r50d-silu': lambda: timm_resnet(
@@ -263,6 +295,13 @@ MODELS = {
     'timm-resnet-bn': lambda: timm_named('test_resnet'),
     'timm-efficientnet-bn': lambda: timm_named('test_efficientnet'),
     'timm-efficientnet': lambda: timm_named('test_efficientnet_gn'),
+    'timm-res2net': lambda: timm_other_block(
+        'res2net', 'Bottle2neck', base_width=16, block_args=dict(scale=4)
+    ),
+    'timm-resnest': lambda: timm_other_block('resnest', 'ResNestBottleneck'),
+    'timm-regnet': lambda: timm_named('regnety_002'),
+    'timm-mobilenetv4': lambda: timm_named('mobilenetv4_conv_small'),
+    'timm-features': lambda: timm_named('test_resnet', features_only=True),
     'mmpretrain-r18': lambda: mm_backbone('mmpretrain', 'ResNet', depth=18, **SMALL),
     'mmpretrain-r50': lambda: mm_backbone('mmpretrain', 'ResNet', depth=50, **SMALL),
     'mmpretrain-se': lambda: mm_backbone('mmpretrain', 'SEResNet', depth=50, **SMALL),
