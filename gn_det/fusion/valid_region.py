@@ -82,7 +82,8 @@ class Regions:
 
     def cut(self, x: Tensor, i: int) -> Tensor:
         """The region of image i in a map, as a map of one image."""
-        height, width = (self.of(x) or [tuple(x.shape[2:])] * len(x))[i]
+        sizes = self.of(x)
+        height, width = x.shape[2:] if sizes is None else sizes[i]
         return x[i : i + 1, :, :height, :width]
 
     def each(self, x: Tensor, function: Callable[[Tensor, int], Tensor]) -> Tensor:
