@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -191,7 +191,6 @@ class Epoch:
     written: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    used: bool = field(default=True)
 
     @classmethod
     def new(cls, nbytes: int) -> Epoch:
