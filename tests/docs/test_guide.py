@@ -21,6 +21,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import HOOKS, VISBACKENDS
 
 from gn_det.workbench.datasets import ShapesSpec, generate_shapes
@@ -231,13 +232,16 @@ def test_mmengines_limits_of_names():
 
 
 def test_norm_of_an_own_config():
-    from mmcv.cnn import ConvModule
-
     import gn_det
 
-    cfg = Config.fromstring(snippet('custom_imports = '), file_format='.py')
-    block = ConvModule(64, 64, 3, norm_cfg=cfg.norm_cfg)
-    assert type(block.norm) is gn_det.FusedGroupNorm
+    register_all_modules()
+    model = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
+    own = Config.fromstring(snippet('custom_imports = '), file_format='.py').model
+    model.update(own)
+    with torch.device('meta'):
+        built = MODELS.build(model)
+    assert type(built.backbone.gn1) is gn_det.FusedGroupNorm
+    assert len(gn_det.fuse(built).add_relu) == 16
 
 
 def test_snippets_that_convert_and_fuse(sandbox, monkeypatch):
