@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import marked  # noqa: E402
 from benchmarks.results import FUSION_COUNTS, fusion_path, read_rows  # noqa: E402
+from gn_det.fusion.core import HOSTS  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'coverage.md'
 # The columns of the tables, and what is summed up in each.
@@ -64,7 +65,8 @@ def hosts_tables(rows: Sequence[dict]) -> str:
         cells += [_number(row['difference']), _operators(row)]
         hosts[host].append(cells)
     parts = []
-    for host, lines in hosts.items():
+    for host in filter(hosts.get, HOSTS):
+        lines = hosts[host]
         columns = ['model', *KINDS, 'plain', 'difference', 'operators']
         if all(line[-1] == NONE for line in lines):
             columns, lines = columns[:-1], [line[:-1] for line in lines]

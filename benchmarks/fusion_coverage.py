@@ -1,6 +1,6 @@
 """What fuses in the models of every host and in mmdet's own configs, and what is equal.
 
-    python benchmarks/fusion_coverage.py {hosts,configs,runs} …
+    python benchmarks/fusion_coverage.py {hosts,configs,runs} … [--of NAME …]
 
 hosts: the small models that tests/fusion/hosts.py has of every library, stock against
 fused (`make test` installs the libraries; 1 min). configs: every config of mmdet is
@@ -9,6 +9,7 @@ config for each thing that fuses there, shrunk, with the same weights three time
 stock, with `import gn_det.override`, with `gn_det.fuse`; a step of training and a
 prediction (15 min). Times are of two cores.
 
+`--of` measures only the models or configs whose names begin so; the other rows stay.
 The results are CSV files in benchmarks/results, of which coverage_page.py makes
 docs/coverage.md.
 """
@@ -146,13 +147,15 @@ def host_row(name: str, model: nn.Module, report: FusionReport) -> dict[str, str
     }
 
 
-def measure_hosts() -> Iterator[dict]:
-    """A row for each model of the tests."""
+def measure_hosts(begin: tuple[str, ...]) -> Iterator[dict]:
+    """A row for each model of the tests whose name begins so."""
     from tests.fusion.detectors import randomise
     from tests.fusion.hosts import MODELS as SMALL_MODELS
     from tests.fusion.hosts import need
 
     for name, build in SMALL_MODELS.items():
+        if not name.startswith(begin):
+            continue
         host = name.partition('-')[0]
         need(host)
         model, x = build()
@@ -189,10 +192,12 @@ def config_row(name: str) -> dict[str, str] | None:
     }
 
 
-def measure_configs() -> Iterator[dict]:
+def measure_configs(begin: tuple[str, ...]) -> Iterator[dict]:
     """A row for each config with Group Norm, and for each that cannot be built."""
     with operator_coverage.surroundings():
         for name in operator_coverage.leaf_configs():
+            if not name.startswith(begin):
+                continue
             try:
                 row = config_row(name)
             # Whatever a host raises: it is the result.
@@ -284,8 +289,12 @@ def _step(model: nn.Module, classes: int) -> dict[str, Tensor]:
 def _batch(model: nn.Module, classes: int, training: bool) -> dict:
     """Images with objects, or two frames of a video."""
     # Not before `surroundings`.
+    from mmdet.models.detectors import RTMDet
     from mmdet.models.mot import BaseMOTModel
 
+    if isinstance(model, RTMDet):
+        # It would move the masks as if they were tensors.
+        return operator_runs.batch(model, classes, training, with_mask=False)
     if not isinstance(model, BaseMOTModel):
         return operator_runs.batch(model, classes, training)
     settings = dict(num_items=[3], num_classes=classes, with_mask=True)
@@ -309,11 +318,13 @@ def _predicted(name: str, sample: object) -> Iterator[tuple[str, Tensor]]:
         yield name, torch.from_numpy(sample)
 
 
-def measure_runs() -> Iterator[dict]:
+def measure_runs(begin: tuple[str, ...]) -> Iterator[dict]:
     """A row for an example of each group of configs."""
     with operator_coverage.surroundings():
         for examples in groups(read_rows(fusion_path('configs'))):
             name = examples[0]['config']
+            if not name.startswith(begin):
+                continue
             try:
                 row = run_row(name)
             # Whatever a host raises: it is the result.
@@ -338,16 +349,21 @@ MEASUREMENTS = {
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('what', nargs='+', choices=MEASUREMENTS)
+    parser.add_argument('--of', nargs='+', default=[''], metavar='NAME')
+    args = parser.parse_args(argv)
     # Some configs are of two libraries.
     sys.path.append(str(HOSTS_FOLDER))
     MMLogger.get_current_instance().setLevel('ERROR')
     warnings.simplefilter('ignore')
-    for what in parser.parse_args(argv).what:
-        rows = []
-        for row in MEASUREMENTS[what]():
-            print(*row.values())
+    begin = tuple(args.of)
+    for what in args.what:
+        path, columns = fusion_path(what), FUSION_COLUMNS[what]
+        known = read_rows(path) if path.is_file() else []
+        rows = [row for row in known if not row[columns[0]].startswith(begin)]
+        for row in MEASUREMENTS[what](begin):
+            print(*row.values(), flush=True)
             rows.append(row)
-        write_rows(fusion_path(what), FUSION_COLUMNS[what], rows)
+        write_rows(path, columns, sorted(rows, key=lambda row: row[columns[0]]))
 
 
 if __name__ == '__main__':

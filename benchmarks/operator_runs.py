@@ -105,7 +105,9 @@ def recorded() -> Iterator[set[str]]:
         yield names
 
 
-def batch(model: nn.Module, classes: int, training: bool) -> dict:
+def batch(
+    model: nn.Module, classes: int, training: bool, with_mask: bool = True
+) -> dict:
     # mmcv's masked convolution, which prediction may use, takes one image.
     images = 2 if training else 1
     inputs = demo_mm_inputs(
@@ -113,7 +115,7 @@ def batch(model: nn.Module, classes: int, training: bool) -> dict:
         [(3, 128, 128)] * images,
         num_items=[3, 2][:images],
         num_classes=classes,
-        with_mask=True,
+        with_mask=with_mask,
         with_semantic=training,
     )
     return model.data_preprocessor(inputs, training)
