@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ from gn_det.workbench.inputs.building import type_name
 # A rule of thumb: as many images as 1500 iterations of 16, in COCO's 12 epochs or more.
 _IMAGES, _LEAST, _MOST = 24_000, 12, 100
 _VALIDATIONS = 20
-# Of a training, and at most so many iterations of one process.
-_WARM_UP_SHARE, _WARM_UP_ITERATIONS = 0.1, 500
+# Of a training, between so many iterations of one process: with a warm-up of one
+# mmengine would begin with the low rate and stay there.
+_WARM_UP_SHARE, _WARM_UP_ITERATIONS = 0.1, (2, 500)
 # Where the rate drops, as in COCO's 1x and 2x, for bases that have no drops.
 _DROPS = (2 / 3, 11 / 12)
 
@@ -37,14 +39,17 @@ def schedule_lines(base: Config, epochs: int, epoch_iterations: int) -> list[str
     schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
     by_type = {type_name(one): one for one in schedulers}
     start = by_type.get('LinearLR', {}).get('start_factor', 0.001)
-    most = round(max(_WARM_UP_ITERATIONS / epoch_iterations, 0.001), 3)
+    # Rounded up: mmengine cuts what is left over of an iteration.
+    least, most = (
+        math.ceil(1e5 * count / epoch_iterations) / 1e5 for count in _WARM_UP_ITERATIONS
+    )
     interval = max(1, epochs // _VALIDATIONS)
     counted = 'max_iters' in base.train_cfg
     by_epoch = 'by_epoch=True, ' if counted else ''
     return [
         f'max_epochs = {epochs}',
-        f'# In epochs; {_WARM_UP_ITERATIONS} iterations of one process at most.',
-        f'warm_up = min({_WARM_UP_SHARE} * max_epochs, {most})',
+        '# In epochs; {} to {} iterations of one process.'.format(*_WARM_UP_ITERATIONS),
+        f'warm_up = min(max({_WARM_UP_SHARE} * max_epochs, {least}), {most})',
         *_loop(counted, interval),
         'param_scheduler = [',
         *_scheduler(

@@ -8,10 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.optim import LinearLR
 
 from gn_det.workbench.inputs.config import load_config
 from gn_det.workbench.inputs.data import check_data
-from gn_det.workbench.own_data.schedule import epochs_for
+from gn_det.workbench.own_data.schedule import epochs_for, schedule_lines
 from gn_det_cli.main import main
 from tests.running import assert_success, call, user_error
 
@@ -182,6 +184,27 @@ def test_many_classes_fit_into_the_lines(shapes, tmp_path):
 
 def test_length_by_size():
     assert [epochs_for(n) for n in (1, 240, 1000, 118_287)] == [100, 100, 24, 12]
+
+
+@pytest.mark.parametrize(
+    ('epochs', 'iterations', 'expected'),
+    [(1, 1, 2), (1, 3, 2), (3, 16, 4), (12, 59_144, 500), (100, 7, 70)],
+)
+def test_the_warm_up_is_a_part_of_the_training(epochs, iterations, expected):
+    """48 iterations have one of 4, and none has one that never ends."""
+    base = load_config(SMALL)
+    found: dict = {}
+    exec('\n'.join(schedule_lines(base, epochs, iterations)), found)
+    warm_up = LinearLR.build_iter_from_epoch(
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0),
+        start_factor=0.001,
+        end=found['param_scheduler'][0]['end'],
+        epoch_length=iterations,
+    )
+    assert warm_up.end == expected
+    for _ in range(expected - 1):
+        warm_up.step()
+    assert warm_up.optimizer.param_groups[0]['lr'] == pytest.approx(1)
 
 
 def no_annotation(root, what):
