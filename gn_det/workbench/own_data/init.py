@@ -271,7 +271,12 @@ def _write(target: Path, text: str, parts: Mapping[Path, Any]) -> list[str]:
             for path in (*parts, target):
                 finish(folder / path.name, path)
     except UserError as error:
-        raise UserError(str(error).replace(f'{folder}/', '')) from error
+        raise UserError(_placed(str(error), folder, target)) from error
     except OSError as error:
         raise UserError(f'cannot write {target}: {error.strerror}') from error
-    return [note.replace(f'{folder}/', '') for note in notes]
+    return [_placed(note, folder, target) for note in notes]
+
+
+def _placed(text: str, draft: Path, target: Path) -> str:
+    """A text about the drafts as one about the files that they become."""
+    return text.replace(str(draft), str(target.parent))
