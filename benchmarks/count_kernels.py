@@ -42,6 +42,7 @@ from benchmarks.results import (  # noqa: E402
 )
 from benchmarks.separate_kernels import (  # noqa: E402
     add_and_relu,
+    by_bytes,
     folded_bn,
     frozen_bn,
     no_norm,
@@ -63,6 +64,9 @@ def counted(case: Case, impl: str) -> Iterator[tuple[str, list[LaunchCounts]]]:
         return
     found = {**FUSED, **NORM_ONLY}[impl](case)
     for direction in DIRECTIONS:
+        if impl == 'inductor':
+            yield direction, [by_bytes(launch, case) for launch in found[direction]]
+            continue
         launches = [count(launch, case.elements) for launch in found[direction]]
         if impl in NORM_ONLY:
             # Torch adds and rectifies.
@@ -103,7 +107,7 @@ def row_of(
         'us': rounded(seconds * 1e6),
         'frac_of_copy': rounded(limit / seconds),
     }
-    if impl in BY_BYTES:
+    if impl in BY_BYTES or impl == 'inductor':
         return row
     issued = sum(launch.instructions for launch in launches)
     return row | {

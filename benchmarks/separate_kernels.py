@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
+from benchmarks.captured_launches import CapturedLaunch
+from benchmarks.cases import Case
 from benchmarks.hardware import H100, Hardware
 from benchmarks.launch_counts import LaunchCounts, TimeLine, Traffic
 
@@ -39,6 +43,21 @@ def streaming(
         maps={(n, 'ld'): whole for n in reads} | {(n, 'st'): whole for n in writes},
         small=0.0,
         line=TimeLine(0.0, hardware.dram_latency, 0.0),
+    )
+
+
+def by_bytes(launch: CapturedLaunch, case: Case) -> LaunchCounts:
+    """A launch of Inductor's as the maps it is given: `in_ptr…` and `out_ptr…`."""
+    maps = [
+        (name, str(value.data_ptr()))
+        for name, value in launch.arguments.items()
+        if isinstance(value, Tensor) and value.numel() == case.elements
+    ]
+    return streaming(
+        launch.name,
+        case.elements * case.itemsize,
+        [place for name, place in maps if not name.startswith('out_ptr')],
+        [place for name, place in maps if not name.startswith('in_ptr')],
     )
 
 
