@@ -41,12 +41,11 @@ from gn_det.ops.limits import LIMITS, Limits  # noqa: E402
 TABLE = ROOT / 'gn_det' / 'ops' / 'limits.py'
 # Values that compile without spills; powers of two wherever a tile is made of them.
 CANDIDATES: dict[str, tuple[int, ...]] = {
-    'waves_nchw': (1, 2, 4, 8),
     'programs_per_sm': (1, 2, 3, 4),
     'split_fwd_bytes': (8192, 16384, 32768),
     'split_bwd': (2048, 4096, 8192),
     'piece_bytes': (64, 128, 256),
-    'merge': (256, 512, 1024, 2048),
+    'merge': (512, 1024, 2048, 4096),
     'on_chip_fwd': (8192, 16384),
     'on_chip_bwd': (8192, 16384),
     'on_chip_small': (4096, 8192, 16384),
