@@ -22,7 +22,7 @@ from benchmarks.totals import row_kind  # noqa: E402
 
 PAGE = ROOT / 'docs' / 'benchmarking.md'
 NAMES = {'fwd': 'forward', 'bwd': 'backward'}
-PEERS = {'inductor': 'torch.compile', 'liger': 'Liger'}
+PEERS = {'inductor': 'torch.compile'}
 Row = dict[str, str]
 
 
