@@ -89,7 +89,7 @@ def _device_reason(device: int) -> str | None:
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
         return 'the Triton kernels need compute capability 8.0 or higher'
     try:
-        triton_launch.probe(device)
+        triton_launch.probe(torch.device('cuda', device))
     except Exception as error:  # A compiler's, a linker's, the driver's, Triton's own.
         lines = str(error).strip().splitlines() or ['']
         return (

@@ -1,7 +1,6 @@
 """The public function, its torch.library operators and the eager short path."""
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -123,9 +122,8 @@ def group_norm(
         or (bias is not None and bias.requires_grad)
         or (residual is not None and residual.requires_grad)
     ):
-        return _GroupNorm.apply(
-            x, num_groups, weight, bias, eps, activation, residual, chosen
-        )
+        settings = (num_groups, eps, activation, chosen)
+        return _short_path(x, weight, bias, residual, settings)
     return chosen.group_norm_fwd(
         x, num_groups, weight, bias, eps, activation, residual
     )[0]
@@ -200,8 +198,7 @@ def _validate(
         raise RuntimeError(
             f'Expected at least 2 dimensions for input tensor but received {len(shape)}'
         )
-    N, C = shape[0], shape[1]
-    HW = shape[2:].numel()
+    C = shape[1]
     dtype = x.dtype
     device = x.device
     if num_groups <= 0:
@@ -210,14 +207,14 @@ def _validate(
         )
     if C <= 0:
         raise RuntimeError(f'Expected number of channels to be greater than 0, got {C}')
-    if HW <= 0:
-        raise RuntimeError(f'Expected HxW to be greater than 0, got {HW}')
+    if 0 in shape[2:]:
+        raise RuntimeError('Expected HxW to be greater than 0, got 0')
     if C % num_groups != 0:
         raise RuntimeError(
             'Expected number of channels in input to be divisible by num_groups, but '
             f'got input of shape {list(shape)} and num_groups={num_groups}'
         )
-    if N * C // num_groups * HW == 1:
+    if x.numel() == num_groups:
         raise ValueError(
             'Expected more than 1 value per channel when training, got input size '
             f'{list(shape)}'
@@ -270,47 +267,63 @@ class _GroupNorm(torch.autograd.Function):
     """The eager short path: the launcher without the operator dispatch in Python."""
 
     @staticmethod
-    def forward(ctx, x, num_groups, weight, bias, eps, activation, residual, impl):
-        arguments = (x, num_groups, weight, bias, eps, activation, residual)
-        output = impl.group_norm_fwd(*arguments)
-        _keep(ctx, arguments, output, impl.group_norm_bwd)
+    def forward(ctx, x, weight, bias, residual, settings):
+        num_groups, eps, activation, chosen = settings
+        output = chosen.group_norm_fwd(
+            x, num_groups, weight, bias, eps, activation, residual
+        )
+        inputs = (x, weight, bias, residual)
+        need_dx, need_dweight, need_dbias, *_ = ctx.needs_input_grad
+        needs = (need_dx, need_dweight, need_dbias)
+        ctx.settings = (num_groups, eps, activation, chosen.group_norm_bwd)
+        ctx.save_for_backward(*_kept(inputs, activation, output, needs))
         return output[0]
 
     @staticmethod
     def backward(ctx, dy):
-        return _backward(ctx, dy)
+        need_dx, need_dweight, need_dbias, need_dresidual, _ = ctx.needs_input_grad
+        needs = (need_dx, need_dweight, need_dbias)
+        dx, dweight, dbias, dresidual = _gradients(
+            dy, ctx.saved_tensors, ctx.settings, needs, need_dresidual
+        )
+        return dx, dweight, dbias, dresidual, None
 
 
-def _keep(
-    ctx,
-    arguments: tuple[object, ...],
+# Function.apply asks what `group_norm` has asked before it comes here.
+_short_path = super(torch.autograd.Function, _GroupNorm).apply
+
+
+def _kept(
+    inputs: tuple[Tensor | None, ...],
+    activation: str | None,
     output: tuple[Tensor, Tensor, Tensor],
-    backward: Callable[..., tuple[Tensor | None, ...]],
-) -> None:
-    """Keeps what `_backward` reads, on the short path and for the operator.
+    needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, ...]:
+    """What `_gradients` reads, of (x, weight, bias, residual) and (y, mean, rstd).
 
-    Of the norm nothing if only the residual needs a gradient that does not depend on
-    it. `backward` is called as an implementation's group_norm_bwd.
+    Nothing of the norm if only the residual needs a gradient that does not depend on
+    it.
     """
-    x, num_groups, weight, bias, eps, activation, residual = arguments
+    x, weight, bias, residual = inputs
     y, mean, rstd = output
     kept = None
     if residual is not None and activation is not None:
         kept = y if activation == 'relu' else residual
-    needs = ctx.needs_input_grad
-    if needs[0] or needs[2] or needs[3] or activation == 'silu':
-        ctx.save_for_backward(x, weight, bias, kept, mean, rstd)
-    else:
-        ctx.save_for_backward(None, None, None, kept, None, None)
-    ctx.settings = (num_groups, eps, activation, backward)
+    if True in needs or activation == 'silu':
+        return x, weight, bias, kept, mean, rstd
+    return None, None, None, kept, None, None
 
 
-def _backward(ctx, dy: Tensor, *_: object) -> tuple[Tensor | None, ...]:
-    """Gradients of (x, num_groups, weight, bias, eps, activation, residual, impl)."""
-    num_groups, eps, activation, backward = ctx.settings
-    x, weight, bias, kept, mean, rstd = ctx.saved_tensors
-    need_dx, _, need_dweight, need_dbias, _, _, need_dresidual, _ = ctx.needs_input_grad
-    needs = (need_dx, need_dweight, need_dbias)
+def _gradients(
+    dy: Tensor,
+    saved: tuple[Tensor | None, ...],
+    settings: tuple,
+    needs: tuple[bool, bool, bool],
+    need_dresidual: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of (x, weight, bias, residual)."""
+    x, weight, bias, kept, mean, rstd = saved
+    num_groups, eps, activation, backward = settings
     if x is None or torch.is_grad_enabled():
         gradients = _backward_composed(
             dy, x, num_groups, weight, bias, eps, activation, kept, needs
@@ -319,12 +332,9 @@ def _backward(ctx, dy: Tensor, *_: object) -> tuple[Tensor | None, ...]:
         gradients = backward(
             dy, x, num_groups, weight, bias, eps, activation, kept, mean, rstd, needs
         )
-    dx, dweight, dbias, dresidual = gradients
-    if not need_dresidual:
-        dresidual = None
-    elif kept is None:
-        dresidual = dy
-    return dx, None, dweight, dbias, None, None, dresidual, None
+    if need_dresidual and kept is not None:
+        return gradients
+    return (*gradients[:3], dy if need_dresidual else None)
 
 
 def _backward_composed(
@@ -434,10 +444,29 @@ def _backward_through_operator(impl: str, *arguments) -> tuple[Tensor | None, ..
 
 
 def _setup_context(ctx, inputs, output) -> None:
-    *arguments, impl = inputs
+    x, num_groups, weight, bias, eps, activation, residual, impl = inputs
     _, mean, rstd = output
     ctx.mark_non_differentiable(mean, rstd)
-    _keep(ctx, arguments, output, functools.partial(_backward_through_operator, impl))
+    ctx.settings = (num_groups, eps, activation, impl)
+    need_dx, _, need_dweight, need_dbias, *_ = ctx.needs_input_grad
+    needs = (need_dx, need_dweight, need_dbias)
+    tensors = (x, weight, bias, residual)
+    ctx.save_for_backward(*_kept(tensors, activation, output, needs))
 
 
-_group_norm_op.register_autograd(_backward, setup_context=_setup_context)
+def _operator_backward(ctx, dy: Tensor, *_: object) -> tuple[Tensor | None, ...]:
+    """Gradients of (x, num_groups, weight, bias, eps, activation, residual, impl)."""
+    *settings, impl = ctx.settings
+    backward = functools.partial(_backward_through_operator, impl)
+    need_dx, _, need_dweight, need_dbias, _, _, need_dresidual, _ = ctx.needs_input_grad
+    dx, dweight, dbias, dresidual = _gradients(
+        dy,
+        ctx.saved_tensors,
+        (*settings, backward),
+        (need_dx, need_dweight, need_dbias),
+        need_dresidual,
+    )
+    return dx, None, dweight, dbias, None, None, dresidual, None
+
+
+_group_norm_op.register_autograd(_operator_backward, setup_context=_setup_context)

@@ -31,6 +31,18 @@ def to_format(x: Tensor, fmt: torch.memory_format) -> Tensor:
     return x if x.is_contiguous(memory_format=fmt) else x.contiguous(memory_format=fmt)
 
 
+def dense(x: Tensor) -> tuple[Tensor, torch.memory_format]:
+    """x, or a copy if need be, dense in `memory_format(x)`, and that format."""
+    channels_last = _CHANNELS_LAST.get(x.ndim)
+    if x.is_contiguous():
+        if channels_last is None or not x.is_contiguous(memory_format=channels_last):
+            return x, torch.contiguous_format
+    elif channels_last is not None and x.is_contiguous(memory_format=channels_last):
+        return x, channels_last
+    fmt = memory_format(x)
+    return to_format(x, fmt), fmt
+
+
 def strides_in(shape: torch.Size, fmt: torch.memory_format) -> tuple[int, ...]:
     """The strides torch gives to a new tensor of this shape and format."""
     if fmt is torch.contiguous_format:

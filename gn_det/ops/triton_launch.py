@@ -10,12 +10,16 @@ from torch import Tensor
 from gn_det.ops import triton_kernels as shared
 from gn_det.ops import triton_kernels_nchw as nchw
 from gn_det.ops import triton_kernels_nhwc as nhwc
-from gn_det.ops.layout import memory_format, to_format
+from gn_det.ops.layout import dense, to_format
 from gn_det.ops.limits import LIMITS, Limits
 
 # With TRITON_INTERPRET=1 the kernels run on the CPU, without a compiler or a GPU.
 INTERPRETED = not isinstance(shared.gn_bwd_dwdb_kernel, triton.JITFunction)
 INTERPRETER_SMS = 4
+# Every allocation here. What torch allocates is 16-byte aligned, so the launches test
+# other tensors only.
+_empty_like = torch.empty_like
+_new_empty = Tensor.new_empty
 _CONSTANTS_ARE_PASSED = tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 3)
 
 
@@ -561,22 +565,6 @@ def _cached_bwd(
     )
 
 
-def _empty(
-    like: Tensor,
-    layout: torch.memory_format | tuple[int, ...] | None = None,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """Every allocation here: like a tensor, in a format of its own or another shape.
-
-    What torch allocates is 16-byte aligned, so the launches test other tensors only.
-    """
-    if layout is None:
-        return torch.empty_like(like)
-    if isinstance(layout, tuple):
-        return like.new_empty(*layout, dtype=dtype)
-    return torch.empty_like(like, memory_format=layout)
-
-
 def clear_plans() -> None:
     """Forgets cached launch choices, for a change of LIMITS."""
     _cached_fwd.cache_clear()
@@ -604,12 +592,11 @@ def group_norm_fwd(
             return group_norm_fwd(
                 x, num_groups, weight, bias, eps, activation, residual
             )
-    fmt = memory_format(x)
-    x = to_format(x, fmt)
+    x, fmt = dense(x)
     shape = x.shape
-    y = _empty(x, fmt)
-    mean = _empty(x, (shape[0], num_groups), torch.float32)
-    rstd = _empty(mean)
+    y = _empty_like(x, memory_format=fmt)
+    mean = _new_empty(x, (shape[0], num_groups), dtype=torch.float32)
+    rstd = _empty_like(mean)
     if shape[0] == 0:
         return y, mean, rstd
     plan = _cached_fwd(
@@ -633,7 +620,7 @@ def group_norm_fwd(
     if plan.stats is None:
         plan.apply(aligned, *pointers, eps)
         return y, mean, rstd
-    part = _empty(mean, plan.part)
+    part = _new_empty(mean, plan.part)
     plan.stats(aligned, x, part)
     plan.apply(aligned, *pointers, part, eps)
     return y, mean, rstd
@@ -674,15 +661,14 @@ def group_norm_bwd(
                 rstd,
                 needs,
             )
-    fmt = memory_format(x)
-    x = to_format(x, fmt)
+    x, fmt = dense(x)
     dy = to_format(dy, fmt)
     shape = x.shape
     need_dx, need_dweight, need_dbias = needs
-    dx = _empty(x, fmt) if need_dx else None
-    dweight = _empty(weight) if need_dweight else None
-    dbias = _empty(bias) if need_dbias else None
-    dresidual = None if kept is None else _empty(x, fmt)
+    dx = _empty_like(x, memory_format=fmt) if need_dx else None
+    dweight = _empty_like(weight) if need_dweight else None
+    dbias = _empty_like(bias) if need_dbias else None
+    dresidual = None if kept is None else _empty_like(x, memory_format=fmt)
     if shape[0] == 0:
         for gradient in (dweight, dbias):
             if gradient is not None:
@@ -714,13 +700,13 @@ def group_norm_bwd(
     )
     dz = x if dresidual is None else dresidual
     no_sums = dweight is None and dbias is None
-    sums = x if no_sums else _empty(mean, (2, plan.rows, shape[1]))
+    sums = x if no_sums else _new_empty(mean, (2, plan.rows, shape[1]))
     totals = (sums, x if dweight is None else dweight, x if dbias is None else dbias)
     inputs = (dy, x, kept, weight, bias, mean, rstd)
     if plan.tile.on_chip:
         plan.sums(aligned, *inputs, dx, dz, sums)
     else:
-        part = _empty(mean, plan.part)
+        part = _new_empty(mean, plan.part)
         plan.sums(aligned, *inputs, dz, sums, part)
         if plan.dx is not None:
             dz = dy if dresidual is None else dresidual
@@ -731,7 +717,7 @@ def group_norm_bwd(
     return dx, dweight, dbias, dresidual
 
 
-def probe(device: int) -> None:
-    """A first small launch on a CUDA device: raises what keeps it from running."""
-    x = torch.zeros(1, 1, 2, device=torch.device('cuda', device))
+def probe(device: torch.device | str) -> None:
+    """A first small launch on a device: raises what keeps it from running."""
+    x = torch.zeros(1, 1, 2, device=device)
     group_norm_fwd(x, 1, None, None, 1e-5, None, None)

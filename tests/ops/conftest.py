@@ -9,12 +9,13 @@ from gn_det.ops import triton_launch
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
     """Every allocation of the launcher starts as NaN: unwritten elements show."""
-    empty = triton_launch._empty
+    for name in ('_empty_like', '_new_empty'):
+        empty = getattr(triton_launch, name)
+        monkeypatch.setattr(triton_launch, name, _poisoning(empty))
 
-    def poisoned_empty(*args, **kwargs):
-        return empty(*args, **kwargs).fill_(float('nan'))
 
-    monkeypatch.setattr(triton_launch, '_empty', poisoned_empty)
+def _poisoning(empty):
+    return lambda *args, **kwargs: empty(*args, **kwargs).fill_(float('nan'))
 
 
 @pytest.fixture(autouse=True)

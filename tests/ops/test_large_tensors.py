@@ -8,7 +8,9 @@ from gn_det.ops.reference import group_norm_bwd_ref, group_norm_ref
 from tests.ops.cases import LIMITS
 
 SAMPLES = 2**26 + 1
-UNPOISONED = triton_launch._empty
+UNPOISONED = {
+    name: getattr(triton_launch, name) for name in ('_empty_like', '_new_empty')
+}
 
 
 @pytest.fixture
@@ -31,7 +33,8 @@ def last_sample_only(monkeypatch):
 
     monkeypatch.setattr(interpreter_builder, 'set_grid_idx', set_grid_idx)
     monkeypatch.setattr(triton_launch.Launch, '__call__', call_last)
-    monkeypatch.setattr(triton_launch, '_empty', UNPOISONED)
+    for name, empty in UNPOISONED.items():
+        monkeypatch.setattr(triton_launch, name, empty)
 
 
 @pytest.mark.skipif(

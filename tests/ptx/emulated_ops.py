@@ -49,7 +49,6 @@ class EmulatedOps:
         self.launches: list[Counts] = []
         self._random = None if shuffle is None else np.random.default_rng(shuffle)
         self._memory = GlobalMemory()
-        self._empty = triton_launch._empty
         self._patches = ExitStack()
 
     def __enter__(self) -> EmulatedOps:
@@ -58,7 +57,8 @@ class EmulatedOps:
 
         for target, name, value in (
             (triton_launch.Launch, '__call__', call),
-            (triton_launch, '_empty', self._allocate),
+            (triton_launch, '_empty_like', self._allocating(torch.empty_like)),
+            (triton_launch, '_new_empty', self._allocating(torch.Tensor.new_empty)),
             (triton_launch, 'INTERPRETED', True),
             (triton_launch, 'INTERPRETER_SMS', self.sms),
         ):
@@ -70,12 +70,15 @@ class EmulatedOps:
         self._patches.close()
         triton_launch.clear_plans()
 
-    def _allocate(self, *args, **kwargs) -> torch.Tensor:
-        tensor = self._empty(*args, **kwargs)
-        if tensor.is_floating_point():
-            tensor.fill_(float('nan'))
-        self._memory.add(tensor, ready=False)
-        return tensor
+    def _allocating(self, empty: Callable[..., torch.Tensor]):
+        def allocate(*args, **kwargs) -> torch.Tensor:
+            tensor = empty(*args, **kwargs)
+            if tensor.is_floating_point():
+                tensor.fill_(float('nan'))
+            self._memory.add(tensor, ready=False)
+            return tensor
+
+        return allocate
 
     def _launch(self, bound, aligned: bool, arguments: tuple) -> None:
         arguments = (*arguments, *bound.scalars.values())
