@@ -13,6 +13,16 @@ def affine(x, mean, scale, shift):
 
 
 @triton.jit
+def store_map(p, values, mask, BEYOND_L2):
+    """Stores a tile of y or dx, of a map beyond the L2 to be evicted first."""
+    # At run time: as a constant it would be one more kernel for nearly every layer.
+    if BEYOND_L2 != 0:
+        tl.store(p, values, mask=mask, eviction_policy='evict_first')
+    else:
+        tl.store(p, values, mask=mask)
+
+
+@triton.jit
 def activate(z, ACTIVATION: tl.constexpr):
     """y = act(z); a NaN passes the ReLU, as `NaN <= 0` is false."""
     if ACTIVATION == 'relu':

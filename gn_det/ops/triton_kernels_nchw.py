@@ -19,6 +19,7 @@ from gn_det.ops.triton_kernels import (
     load_last,
     merge_moments,
     reciprocal_std,
+    store_map,
     sum_rows,
     welford_update,
 )
@@ -107,7 +108,7 @@ def gn_stats_partial_kernel(
     tl.store(p_part + pid.to(tl.int64) * 2 + 1, M2)
 
 
-@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'D', 'G'])
+@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'D', 'G', 'BEYOND_L2'])
 def gn_apply_kernel(
     p_x,
     p_weight,
@@ -123,6 +124,7 @@ def gn_apply_kernel(
     SPLITS,
     D,
     G,
+    BEYOND_L2,
     VEC: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -131,7 +133,6 @@ def gn_apply_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    STORE_POLICY: tl.constexpr,
 ):
     """One program merges its group's partials, then normalises the same slice."""
     CB = (D + BLOCK_D - 1) // BLOCK_D
@@ -178,7 +179,7 @@ def gn_apply_kernel(
         if HAS_RESIDUAL:
             z += load_last(p_residual + o_x + o_tile, mask)
         y = activate(z, ACTIVATION)
-        tl.store(p_y + o_x + o_tile, y, mask=mask, eviction_policy=STORE_POLICY)
+        store_map(p_y + o_x + o_tile, y, mask, BEYOND_L2)
         o_x += BLOCK_HW
 
 
@@ -331,7 +332,9 @@ def gn_bwd_partial_kernel(
     tl.store(p_part + pid.to(tl.int64) * 2 + 1, tl.sum(weight * sum2))
 
 
-@triton.jit(do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'ROWS', 'D', 'G'])
+@triton.jit(
+    do_not_specialize=['HW_UNITS', 'TILES', 'SPLITS', 'ROWS', 'D', 'G', 'BEYOND_L2']
+)
 def gn_bwd_dx_kernel(
     p_dy,
     p_x,
@@ -350,6 +353,7 @@ def gn_bwd_dx_kernel(
     ROWS,
     D,
     G,
+    BEYOND_L2,
     VEC: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_HW: tl.constexpr,
@@ -357,7 +361,6 @@ def gn_bwd_dx_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    STORE_POLICY: tl.constexpr,
     NEED_DWEIGHT: tl.constexpr,
     NEED_DBIAS: tl.constexpr,
     BLOCK_R: tl.constexpr,
@@ -423,5 +426,5 @@ def gn_bwd_dx_kernel(
             ACTIVATION,
         )
         dx = dz * scale - shift1 - (x - mean) * rstd * shift2
-        tl.store(p_dx + o_x + o_tile, dx, mask=mask, eviction_policy=STORE_POLICY)
+        store_map(p_dx + o_x + o_tile, dx, mask, BEYOND_L2)
         o_x += BLOCK_HW

@@ -20,6 +20,7 @@ from gn_det.ops.triton_kernels import (
     load_channels,
     load_last,
     reciprocal_std,
+    store_map,
     sum_rows,
     welford_update,
 )
@@ -186,7 +187,7 @@ def gn_stats_partial_nhwc_kernel(
     tl.store(p_part + o_part * 2 + 1, M2, mask=m_group)
 
 
-@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'C_UNITS', 'D'])
+@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'C_UNITS', 'D', 'BEYOND_L2'])
 def gn_apply_nhwc_kernel(
     p_x,
     p_weight,
@@ -202,6 +203,7 @@ def gn_apply_nhwc_kernel(
     SPLITS,
     C_UNITS,
     D,
+    BEYOND_L2,
     VEC: tl.constexpr,
     DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -212,7 +214,6 @@ def gn_apply_nhwc_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    STORE_POLICY: tl.constexpr,
 ):
     """One program merges its groups' partials, then normalises the same slice."""
     PIECES: tl.constexpr = BLOCK_C // BLOCK_D
@@ -260,7 +261,7 @@ def gn_apply_nhwc_kernel(
         if HAS_RESIDUAL:
             z += load_last(p_residual + o_x + o_tile, mask)
         y = activate(z, ACTIVATION)
-        tl.store(p_y + o_x + o_tile, y, mask=mask, eviction_policy=STORE_POLICY)
+        store_map(p_y + o_x + o_tile, y, mask, BEYOND_L2)
         o_x += BLOCK_HW * C
 
 
@@ -434,7 +435,9 @@ def gn_bwd_partial_nhwc_kernel(
     tl.store(p_part + o_part * 2 + 1, piece2, mask=m_group)
 
 
-@triton.jit(do_not_specialize=['HW', 'TILES', 'SPLITS', 'ROWS', 'C_UNITS', 'D'])
+@triton.jit(
+    do_not_specialize=['HW', 'TILES', 'SPLITS', 'ROWS', 'C_UNITS', 'D', 'BEYOND_L2']
+)
 def gn_bwd_dx_nhwc_kernel(
     p_dy,
     p_x,
@@ -453,6 +456,7 @@ def gn_bwd_dx_nhwc_kernel(
     ROWS,
     C_UNITS,
     D,
+    BEYOND_L2,
     VEC: tl.constexpr,
     DENSE: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -462,7 +466,6 @@ def gn_bwd_dx_nhwc_kernel(
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    STORE_POLICY: tl.constexpr,
     NEED_DWEIGHT: tl.constexpr,
     NEED_DBIAS: tl.constexpr,
     BLOCK_R: tl.constexpr,
@@ -533,5 +536,5 @@ def gn_bwd_dx_nhwc_kernel(
             ACTIVATION,
         )
         dx = dz * scale - shift1 - (x - centre) * inv * shift2
-        tl.store(p_dx + o_x + o_tile, dx, mask=mask, eviction_policy=STORE_POLICY)
+        store_map(p_dx + o_x + o_tile, dx, mask, BEYOND_L2)
         o_x += BLOCK_HW * C

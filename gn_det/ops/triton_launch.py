@@ -97,15 +97,6 @@ class LaunchConfig:
         """Elements of a contiguous map's rows that move together."""
         return min(self.HW & -self.HW, self.vector)
 
-    @property
-    def store_policy(self) -> str:
-        """How y and dx of the split regime are written.
-
-        A map that the L2 keeps is there for the next layer; a larger one would only
-        displace what this pass reads again.
-        """
-        return 'evict_first' if self.beyond_l2 else ''
-
     def sum_rows(self, tile: Tile) -> int:
         """Rows of the buffer of channel sums: one per sample and split."""
         return self.N * tile.splits
@@ -405,7 +396,6 @@ def plan_fwd(
     else:
         stats, apply = nchw.gn_stats_partial_kernel, nchw.gn_apply_kernel
     apply_sizes = {**sizes, 'BLOCK_P': tile.BLOCK_P}
-    flags['STORE_POLICY'] = config.store_policy
     return FwdPlan(
         config,
         Launch(stats, tile.programs, warps, scalars, **sizes),
@@ -457,7 +447,6 @@ def plan_bwd(
             BLOCK_P=tile.BLOCK_P,
             BLOCK_R=16 * tile.num_warps,
             ACTIVATION=None if kept else activation,
-            STORE_POLICY=config.store_policy,
         )
     elif store_sums:
         VEC = min(config.C & -config.C, 4)
@@ -488,6 +477,9 @@ def _sizes(config: LaunchConfig, tile: Tile) -> tuple[dict[str, int], dict[str, 
         'TILES': tile.steps,
         'SPLITS': tile.splits,
         'ROWS': config.sum_rows(tile),
+        # A map that the L2 keeps is there for the next layer; a larger one would only
+        # displace what the same pass reads again.
+        'BEYOND_L2': int(config.beyond_l2),
     }
     constants = {'BLOCK_D': tile.BLOCK_D, 'BLOCK_HW': tile.BLOCK_HW}
     D = config.C // config.G
