@@ -30,6 +30,7 @@ ORDERS = {
         'report',
         'inference',
         'onnx_export',
+        'warmup',
         'runtime',
         'inspection',
     ),

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -23,7 +24,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gn_det.layers.group_norm import FUSED_NORMS
 from gn_det.ops import triton_launch
 from gn_det.ops.precompile import Kernel, kernels_of
-from gn_det.utils import register_all_modules
 from gn_det.workbench.errors import UserError
 from gn_det.workbench.inputs.building import name_wrong_settings
 
