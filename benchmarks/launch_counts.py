@@ -159,7 +159,8 @@ def _count(launch: CapturedLaunch, elements: int, hardware: Hardware) -> LaunchC
         # The least is a mask of one bit an element; sums and partials are far smaller.
         if isinstance(value, Tensor) and value.numel() * 8 >= elements
     }
-    streamed = _streamed(compiled, launch)
+    trace, active = _trace(compiled, launch, arguments)
+    streamed = _streamed(compiled, launch, active)
     maps, small = {}, 0.0
     for (name, kind), traffic in counts.traffic.items():
         if name not in size:
@@ -194,7 +195,7 @@ def _count(launch: CapturedLaunch, elements: int, hardware: Hardware) -> LaunchC
         pipes=dict(pipes),
         maps=maps,
         small=small,
-        line=_time_line(compiled, launch, arguments, set(size), hardware),
+        line=_time_line(compiled, launch, trace, set(size), hardware),
     )
 
 
@@ -285,23 +286,32 @@ def _address(instruction: Instruction) -> str | None:
     return None
 
 
-def _streamed(compiled: Compiled, launch: CapturedLaunch) -> set[tuple[str, str]]:
-    """(argument, 'ld' or 'st') of accesses that ask to be evicted first."""
+def _streamed(
+    compiled: Compiled, launch: CapturedLaunch, active: set[int]
+) -> set[tuple[str, str]]:
+    """(argument, 'ld' or 'st') of accesses made that ask to be evicted first."""
     origin = _origins(compiled, launch)
+    accesses = [compiled.program.instructions[at] for at in active]
     return {
         (origin.get(_address(i)), i.name)
-        for i in compiled.program.instructions
+        for i in accesses
         if _address(i) and 'L1::evict_first' in i.modifiers
     }
 
 
-def _trace(compiled: Compiled, launch: CapturedLaunch, arguments: list) -> list[int]:
-    """The instructions of one CTA in order, without branches."""
+def _trace(
+    compiled: Compiled, launch: CapturedLaunch, arguments: list
+) -> tuple[list[int], set[int]]:
+    """The instructions of one CTA in order, without branches, and those of them that
+    execute in a thread."""
     order: list[int] = []
+    active: set[int] = set()
 
     def recorded(at, step):
         def run(cohort, guard):
             order.append(at)
+            if guard is None or guard.any():
+                active.add(at)
             step(cohort, guard)
 
         return run
@@ -315,7 +325,7 @@ def _trace(compiled: Compiled, launch: CapturedLaunch, arguments: list) -> list[
     )
     middle = [launch.programs // 2]
     emulate(traced, launch.grid, arguments, middle, count=False)
-    return order
+    return order, active
 
 
 @dataclass(frozen=True)
@@ -360,7 +370,7 @@ def _timed(i: Instruction, of_map: bool, hardware: Hardware) -> _Step:
 def _time_line(
     compiled: Compiled,
     launch: CapturedLaunch,
-    arguments: list,
+    trace: list[int],
     maps: set[str],
     hardware: Hardware,
 ) -> TimeLine:
@@ -382,7 +392,7 @@ def _time_line(
     ready: dict[str, float] = {}
     begin = issued = latest = stored = 0.0
     first, last, previous = None, 0.0, -1
-    for at in _trace(compiled, launch, arguments):
+    for at in trace:
         step = steps[at]
         if at != previous + 1 or at in joins or step.access == 'bar':
             begin = stored = max(issued, latest)
