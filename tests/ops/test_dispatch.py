@@ -377,7 +377,7 @@ def test_launches_are_made_on_the_device_of_x(monkeypatch, name):
 
     monkeypatch.setattr(torch.cuda, 'current_device', lambda: current)
     monkeypatch.setattr(torch.cuda, 'device', device)
-    monkeypatch.setattr(triton_launch, 'memory_format', reached)
+    monkeypatch.setattr(triton_launch, 'dense', reached)
     x = torch.empty(2, 4, 3).as_subclass(OnSecondDevice)
     arguments = {
         'group_norm_fwd': (x, 2, None, None, 1e-5, None, None),
