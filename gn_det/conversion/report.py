@@ -50,7 +50,7 @@ class NormReport:
         parts = _counted(c.place.partition('.')[0] for c in self.changed)
         groups = _counted(f'{c.groups} groups' for c in self.changed)
         kept = _counted(f'{k.norm} ({k.reason})' for k in self.kept)
-        line = f'{len(self.changed)} Batch Norms became Group Norm'
+        line = f'{len(self.changed) or "no"} Batch Norms became Group Norm'
         line += f' ({parts}; {groups})' if self.changed else ''
         return line + (f'; kept: {kept}' if self.kept else '')
 

@@ -220,7 +220,7 @@ def test_one_line_fuses_and_recomputes():
         (dict(of='ResNet', depth=18, fuse=True), 'fuse: the model has no Group Norm'),
         (
             dict(of='FPN', in_channels=[8], out_channels=8, num_outs=1, norm={}),
-            'norm: 0 Ba',
+            'norm: no Ba',
         ),
         (
             dict(of='ResNet', depth=18, norm=dict(type='LN')),

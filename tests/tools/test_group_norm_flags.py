@@ -63,8 +63,8 @@ def test_a_config_of_mmdet_is_converted_and_fused(fcos, small_options, tmp_path)
 @pytest.mark.parametrize(
     ('config', 'flags', 'words'),
     [
-        ('mmdet::ssd/ssd300_coco.py', ('--norm', 'gn'), 'has no Batch Norm to replace'),
-        ('mmdet::ssd/ssd300_coco.py', ('--fuse',), 'has no Group Norm; add --norm gn'),
+        ('mmdet::ssd/ssd300_coco.py', ('--norm', 'gn'), 'has no Batch Norm that could'),
+        ('mmdet::ssd/ssd300_coco.py', ('--fuse',), 'has no Group Norm; --norm gn puts'),
         ('mmdet::ssd/ssd300_coco.py', ('--norm', 'bn'), "invalid choice: 'bn'"),
         (
             'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',

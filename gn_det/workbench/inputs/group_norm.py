@@ -32,8 +32,8 @@ def with_group_norm(
             cfg, report = convert_norm(cfg)
         if not report.changed:
             raise UserError(
-                f'--norm {norm}: the model of {cfg.filename} has no Batch Norm to '
-                f'replace ({report.summary()}); leave --norm out'
+                f'--norm {norm}: the model of {cfg.filename} has no Batch Norm that '
+                f'could be replaced ({report.summary()}); leave --norm out'
             )
         for note in report.notes if trains else ():
             _say(f'--norm {norm}: {note}')
@@ -42,8 +42,8 @@ def with_group_norm(
             count = fuse_cfg(cfg)
         if not count:
             raise UserError(
-                f'--fuse: the model of {cfg.filename} has no Group Norm; add --norm gn '
-                'to replace its Batch Norm, or leave --fuse out'
+                f'--fuse: the model of {cfg.filename} has no Group Norm; --norm gn '
+                'puts it in the place of Batch Norm, where there is any'
             )
     return cfg
 
@@ -55,4 +55,4 @@ def _fuses_itself(cfg: Config) -> bool:
 
 def _say(text: str) -> None:
     if os.environ.get('RANK', '0') == '0':
-        print_log(text, logger='current')
+        print_log(text)
