@@ -184,12 +184,16 @@ def _split_tile(
     # Not from the splits at hand: a kernel for each size of map would have to be
     # compiled. The merge is a loop, and these are about as many as there ever are.
     partials = pieces * triton.cdiv(wave, rows)
+    per_thread = whole // 256
+    if not BLOCK_C and task.HW % 4:
+        # Addresses of short accesses take registers: with as many elements they spill.
+        per_thread //= 2
     return Tile(
         on_chip=False,
         BLOCK_D=BLOCK_D,
         BLOCK_C=BLOCK_C,
         BLOCK_HW=BLOCK_HW,
-        num_warps=_warps(elements, whole // 256, 8),
+        num_warps=_warps(elements, per_thread, 8),
         programs=rows * splits,
         splits=splits,
         steps=steps,
