@@ -171,26 +171,30 @@ class _Sections:
     def _thresholds(self) -> dict[str, Any]:
         kind, scores = list(self.run.evaluation.kinds.items())[-1]
         points = scores.operating_points
-        if not points:
-            raise Missing('no class was found, or an earlier release evaluated it')
-        rows = [
-            [
-                name,
-                f'{point.threshold:.2f}',
-                *map(percent, (point.precision, point.recall, point.f1)),
-            ]
-            for name, point in points.items()
-        ]
+        if not points and not scores.confusions:
+            raise Missing(
+                'no objects and no detections, or a release before 0.2 evaluated it'
+            )
+        rows = []
+        for name in scores.class_ap:
+            cells = ['–'] * 4
+            if name in points:
+                point = points[name]
+                shares = point.precision, point.recall, point.f1
+                cells = [f'{point.threshold:.2f}', *map(percent, shares)]
+            rows.append([name, *cells])
         return dict(
             table=Table(['', 'score from', 'precision', 'recall', 'F1'], rows),
             note=f'The score from which {KINDS[kind].things} of a class have the '
-            'highest F1 at IoU 0.50. ' + self._source(),
+            'highest F1 at IoU 0.50; a dash: none was found. ' + self._source(),
         )
 
     def _confusions(self) -> dict[str, Any]:
         kind, scores = list(self.run.evaluation.kinds.items())[-1]
         if not scores.confusions:
-            raise Missing('nothing was found, or an earlier release evaluated it')
+            raise Missing(
+                'no objects and no detections, or a release before 0.2 evaluated it'
+            )
         objects: Counter[str | None] = Counter()
         for one in scores.confusions:
             objects[one.truth] += one.count

@@ -69,7 +69,12 @@ def test_signal_in_an_epoch(shapes, tmp_path, whole):
 )
 def test_other_signals_end_with_their_codes(shapes, tmp_path, number, code):
     hook = stop_at(0, number)
-    stopped = start(tmp_path / 'run', shapes, custom_hooks=[hook])
+    # Under nohup the run would inherit that the signal is ignored, and keep to it.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        stopped = start(tmp_path / 'run', shapes, custom_hooks=[hook])
+    finally:
+        signal.signal(number, before)
     assert stopped.wait() == code, stopped.said()[-3000:]
     assert f'Stopped by {number.name} after iteration 1;' in stopped.said()
     assert (tmp_path / 'run' / 'interrupted.pth').is_file()
