@@ -320,7 +320,7 @@ def _gradients(
     settings: tuple,
     needs: tuple[bool, bool, bool],
     need_dresidual: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+) -> tuple[Tensor | None, ...]:
     """Gradients of (x, weight, bias, residual)."""
     x, weight, bias, kept, mean, rstd = saved
     num_groups, eps, activation, backward = settings
