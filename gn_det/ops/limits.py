@@ -31,8 +31,8 @@ class Limits:
     programs_per_sm: int = 2
     # Bytes of adjacent channels that a channels-last program reads.
     piece_bytes: int = 128
-    # Partials that a merge holds at a time, of all groups of a program: twice as many
-    # take twice the registers.
+    # Partials of all its groups that a program of 8 warps merges at a time; they are
+    # held in registers, so one of fewer warps merges fewer.
     merge: int = 2048
     # Bytes of maps that an L2 of 50 MB, in two halves, keeps.
     l2_bytes: int = 30_000_000

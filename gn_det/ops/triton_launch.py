@@ -158,7 +158,6 @@ def _split_tile(
     block: tuple[int, int, int],
     rows: int,
     pieces: int,
-    merge: int,
 ) -> Tile:
     """A split tile of block (BLOCK_D, BLOCK_C, BLOCK_HW).
 
@@ -188,12 +187,15 @@ def _split_tile(
     if not BLOCK_C and task.HW % 4:
         # Addresses of short accesses take registers: with as many elements they spill.
         per_thread //= 2
+    num_warps = _warps(elements, per_thread, 8)
+    groups = max(1, BLOCK_C // BLOCK_D)
+    merge = max(1, task.limits.merge * num_warps // (8 * groups))
     return Tile(
         on_chip=False,
         BLOCK_D=BLOCK_D,
         BLOCK_C=BLOCK_C,
         BLOCK_HW=BLOCK_HW,
-        num_warps=_warps(elements, per_thread, 8),
+        num_warps=num_warps,
         programs=rows * splits,
         splits=splits,
         steps=steps,
@@ -235,7 +237,6 @@ def _split_nchw(task: _Task, forward: bool) -> Tile:
         (BLOCK_D, 0, BLOCK_HW),
         rows=groups * pieces,
         pieces=pieces,
-        merge=task.limits.merge,
     )
 
 
@@ -283,7 +284,6 @@ def _split_nhwc(task: _Task, forward: bool) -> Tile:
         (BLOCK_D, BLOCK_C, BLOCK_HW),
         rows=columns,
         pieces=pieces,
-        merge=max(1, task.limits.merge * BLOCK_D // BLOCK_C),
     )
 
 

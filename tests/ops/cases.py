@@ -31,7 +31,7 @@ _SPLIT = Limits(on_chip_fwd=0, on_chip_bwd=0, split_fwd_bytes=256, split_bwd=64)
 LIMITS = {
     'on-chip': Limits(),
     'split': replace(_SPLIT, programs_per_sm=8),
-    'steps': replace(_SPLIT, programs_per_sm=1, merge=8),
+    'steps': replace(_SPLIT, programs_per_sm=1, merge=32),
 }
 KINDS = {
     'plain': (None, False),
