@@ -14,9 +14,10 @@ from typing import Any
 from unittest import mock
 
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
+
+from gn_det.ops.precompile import CompileOnlyDriver
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,6 @@ class CapturedLaunch:
         return self.compiled.asm['ptx']
 
 
-class _Driver:
-    """As much of a driver as compiling asks for."""
-
-    def __init__(self, capability: int):
-        self._target = GPUTarget('cuda', capability, 32)
-
-    def get_current_target(self) -> GPUTarget:
-        return self._target
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-
 @contextlib.contextmanager
 def capture(capability: int = 90) -> Iterator[list[CapturedLaunch]]:
     """The launches made inside, of every Triton kernel, none of which runs."""
@@ -81,7 +66,7 @@ def capture(capability: int = 90) -> Iterator[list[CapturedLaunch]]:
         )
 
     before = driver._active
-    driver.set_active(_Driver(capability))
+    driver.set_active(CompileOnlyDriver(capability))
     try:
         with mock.patch.object(JITFunction, 'run', run):
             yield found

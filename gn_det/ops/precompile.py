@@ -87,7 +87,7 @@ def compile_kernels(
         yield from pool.map(_compile, kernels, itertools.repeat(capability))
 
 
-class _Target:
+class CompileOnlyDriver:
     """As much of a driver as Triton's compiler asks for."""
 
     def __init__(self, capability: int):
@@ -104,7 +104,7 @@ class _Target:
 
 
 def _compile(kernel: Kernel, capability: int) -> Kernel:
-    driver.set_active(_Target(capability))
+    driver.set_active(CompileOnlyDriver(capability))
     function = getattr(importlib.import_module(kernel.module), kernel.name)
     constexprs = dict(kernel.constexprs)
     dtypes = iter(kernel.dtypes)

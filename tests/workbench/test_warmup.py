@@ -59,7 +59,7 @@ if __name__ == '__main__':
             calls('meta')
         print(len(list(precompile.compile_kernels(found, 90, 2))))
     else:
-        driver.set_active(precompile._Target(90))
+        driver.set_active(precompile.CompileOnlyDriver(90))
         with (
             mock.patch.object(triton_launch.Launch, '__call__', run),
             mock.patch.object(triton_launch, 'INTERPRETED', True),

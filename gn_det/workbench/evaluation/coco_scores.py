@@ -162,11 +162,7 @@ class Comparison:
         counts: dict[int, int] = defaultdict(int)
         with _quiet():
             for category in self.classes:
-                part = self._evaluated(
-                    _Evaluation, category['id'], min_score,
-                    iouThrs=IOU_THRESHOLDS[:1], areaRng=[[0, 1e10]], areaRngLbl=['all'],
-                    maxDets=[100],
-                )  # fmt: skip
+                part = self._matched(category['id'], min_score)
                 truth, found = part.cocoGt.anns, part.cocoDt.anns
                 for one in (*truth.values(), *found.values()):
                     counts[one['image_id']] += not one['iscrowd']
@@ -194,11 +190,7 @@ class Comparison:
         points = {}
         for category in self.classes:
             with _quiet():
-                part = self._evaluated(
-                    _Evaluation, category['id'], LEAST_THRESHOLD,
-                    iouThrs=IOU_THRESHOLDS[:1], areaRng=[[0, 1e10]], areaRngLbl=['all'],
-                    maxDets=[100],
-                )  # fmt: skip
+                part = self._matched(category['id'], LEAST_THRESHOLD)
             truth = part.cocoGt.anns
             matched = {}
             for pair in part.eval['matched']:
@@ -255,6 +247,14 @@ class Comparison:
                 part['area'] = one['area']
             of_class.append(part)
         return found
+
+    def _matched(self, category: int | str, min_score: float) -> COCOeval_faster:
+        """The matches of one class at IoU 0.50, objects of all sizes."""
+        return self._evaluated(
+            _Evaluation, category, min_score,
+            iouThrs=IOU_THRESHOLDS[:1], areaRng=[[0, 1e10]], areaRngLbl=['all'],
+            maxDets=[100],
+        )  # fmt: skip
 
     def _evaluated(
         self,
