@@ -167,13 +167,12 @@ def _split_tile(
     BLOCK_D, BLOCK_C, BLOCK_HW = block
     elements = (BLOCK_C or BLOCK_D) * BLOCK_HW
     whole = task.split_elements(forward)
-    per_thread = whole // 256
-    if not BLOCK_C and task.HW % 4:
-        # Addresses of short accesses take registers: with as many elements they spill.
-        per_thread //= 2
+    # Addresses of short accesses take registers: with as many elements a thread, these
+    # would spill.
+    times_threads = 2 if not BLOCK_C and task.HW % 4 else 1
     tiles = triton.cdiv(task.HW, BLOCK_HW)
     # More programs of fewer threads run at the same time, 32 on an SM at most.
-    wave = task.one_wave * max(1, min(16, 256 * per_thread // elements))
+    wave = task.one_wave * max(1, min(16, whole // (times_threads * elements)))
 
     def steps_in(waves: int) -> int:
         return triton.cdiv(tiles, max(1, min(tiles, waves * wave // rows)))
@@ -187,7 +186,7 @@ def _split_tile(
     # Not from the splits at hand: a kernel for each size of map would have to be
     # compiled. The merge is a loop, and these are about as many as there ever are.
     partials = pieces * triton.cdiv(wave, rows)
-    num_warps = _warps(elements, per_thread, 8)
+    num_warps = _warps(elements, whole // (256 * times_threads), 8)
     groups = max(1, BLOCK_C // BLOCK_D)
     merge = max(1, task.limits.merge * num_warps // (8 * groups))
     return Tile(
